@@ -1,0 +1,1 @@
+"""The Avro schemas of everything on the wire and in the ledger, and the lock file of their ids."""

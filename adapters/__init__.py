@@ -1,1 +1,1 @@
-"""One module per technology that fulfils a port of the domain; bootstrap, cli and api compose them."""
+"""A module per technology that fulfils a port of the domain; bootstrap, cli and api compose."""

@@ -6,8 +6,9 @@ adapter of a port.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Sequence
+from typing import Protocol
 
 
 class LogError(Exception):
@@ -119,9 +120,7 @@ class TopicAdmin(Protocol):
         """Create the topic if it is absent; an existing one is only checked."""
         ...
 
-    def check(
-        self, topic: str, partitions: int, *, keep_forever: bool = True
-    ) -> Sequence[str]:
+    def check(self, topic: str, partitions: int, *, keep_forever: bool = True) -> Sequence[str]:
         """The settings that are weaker than needed, as sentences; empty when all is well.
 
         Without ``keep_forever`` records may be deleted when they are 90 days old.

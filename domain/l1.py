@@ -248,10 +248,10 @@ class L1Config:
 class L1Chain(Protocol):
     """Read access to one vault on one chain.
 
-    *Trusted*: as far as its endpoint. Everything is asked by block hash or re-checked against it, so
-    a chain that moves between two calls is noticed. *Errors*: ``L1Error`` when there was no usable
-    answer (ask again), ``L1Fault`` when the answer contradicts what is pinned. *Concurrent*: one
-    thread per object.
+    *Trusted*: as far as its endpoint. Everything is asked by block hash or re-checked against it,
+    so a chain that moves between two calls is noticed. *Errors*: ``L1Error`` when there was no
+    usable answer (ask again), ``L1Fault`` when the answer contradicts what is pinned.
+    *Concurrent*: one thread per object.
     """
 
     @property
@@ -323,8 +323,8 @@ class L1Sender(Protocol):
     """Anchors checkpoints, each exactly once, however often it is told and wherever it dies.
 
     *Durable*: ``propose`` returns when the checkpoint is in the outbox; signed bytes are in the
-    outbox before they are sent, and after a crash the same bytes are sent again. *Ordered*: one at a
-    time, by epoch. *Retries*: ``advance`` is one attempt and may be called for ever; ``L1Error``
+    outbox before they are sent, and after a crash the same bytes are sent again. *Ordered*: one at
+    a time, by epoch. *Retries*: ``advance`` is one attempt and may be called for ever; ``L1Error``
     means call it again, ``L1Fault`` means stop. *Concurrent*: one sender per signing key.
     """
 

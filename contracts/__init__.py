@@ -1,1 +1,4 @@
-"""The Solidity contracts of the L1, with their ABI and bytecode."""
+"""The Solidity sources and what the compiler made of them, as package data.
+
+``scripts/build_contracts`` writes ``artefacts``; a test compiles again and compares bytes.
+"""

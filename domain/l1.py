@@ -8,9 +8,10 @@ as a parameter.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Callable, Final, Literal, NewType, Protocol, Sequence
+from typing import Final, Literal, NewType, Protocol
 
 from domain.ids import AccountId, Address, Hash32
 

@@ -8,8 +8,8 @@ byte order. A tree of one leaf is its own root, so chain and vault are inside th
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Mapping, Sequence
 
 from domain.ids import Address, Hash32
 from domain.invariant import invariant

@@ -60,12 +60,32 @@ class BrokerUnavailable(Exception):
     """The broker could not be started; the message says what to do about it."""
 
 
-class OwnedProcess:
-    """A child process that never outlives its parent, not even a parent that was killed.
+class Guard:
+    """Kills a process by its id when this process ends, even if it is killed itself.
 
     A shell waits on a pipe whose only other end is in this process; when that end closes, for
-    whatever reason, the shell kills the child by its id.
+    whatever reason, the shell sends the kill.
     """
+
+    def __init__(self, pid: int) -> None:
+        self._shell = subprocess.Popen(
+            ["sh", "-c", 'read _; kill -9 "$1"', "guard", str(pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def dismiss(self) -> None:
+        """Stand down, once the guarded process is gone: its id may be another's soon."""
+        self._shell.kill()
+        self._shell.wait()
+        if self._shell.stdin is not None:
+            self._shell.stdin.close()
+
+
+class OwnedProcess:
+    """A child process that never outlives its parent; what it prints goes to `output`."""
 
     def __init__(self, command: Sequence[str | Path], *, output: Path, cwd: Path) -> None:
         with output.open("ab") as sink:
@@ -77,13 +97,7 @@ class OwnedProcess:
                 cwd=cwd,
                 start_new_session=True,
             )
-        self._guard = subprocess.Popen(
-            ["sh", "-c", 'read _; kill -9 "$1"', "guard", str(self._child.pid)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        self._guard = Guard(self._child.pid)
 
     @property
     def pid(self) -> int:
@@ -117,11 +131,7 @@ class OwnedProcess:
 
     def _gone(self) -> None:
         self._child.wait()
-        # The guard goes first by its own id, so that it can never kill a later process.
-        self._guard.kill()
-        self._guard.wait()
-        if self._guard.stdin is not None:
-            self._guard.stdin.close()
+        self._guard.dismiss()
 
 
 def free_ports(count: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""The tests of the ledger; their names are sentences about its behaviour."""

@@ -1,0 +1,25 @@
+"""The kinds of deadline, by processor. The number orders deadlines of one instant (design 2)."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class MarketDue(IntEnum):
+    """Deadlines of the market; at one instant the lower number fires first."""
+
+    LEASE_NOT_READY = 1  # id: lease
+    RECLAIM = 2  # id: lease
+    NODE_DOWN_TOO_LONG = 3  # id: node
+    LEASE_EXPIRES = 4  # id: lease
+    MATURITY = 5  # id: derived from account and posting time
+    POT_DIVIDES = 6  # id: pot
+    EPOCH = 7  # id: zero
+    ROUND_CLEARS = 8  # id: instrument
+    OPEN_LEASE = 9  # id: lease; a fill of a cleared round that becomes a lease
+
+
+class MeteringDue(IntEnum):
+    """Deadlines of a metering shard."""
+
+    NODE_SILENT = 1  # id: node

@@ -1,0 +1,97 @@
+"""The market's in-process folds: what decisions need beside the aggregates they touch.
+
+Each is a fold over events alone (never over states), so recovery needs no aggregate: balances,
+keys, positions of the shards, and the order book, free capacity and node health whose code stands
+in ``projections`` and also fills SQL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from domain.genesis import Genesis, Role
+from domain.ids import AccountId, NodeId, PublicKey, account_of
+from domain.journal import Balances
+from domain.key import KeyRegistered, KeyRevoked
+
+if TYPE_CHECKING:
+    from domain.market import Market
+    from domain.processor import ForeignCommit
+
+
+class Fold(Protocol):
+    """Anything that follows events."""
+
+    def apply(self, event: Any) -> None:
+        """Take in one event; events of no interest are ignored."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a key, and what for."""
+
+    key: PublicKey
+    role: Role
+    account: AccountId
+    node: NodeId | None = None
+    revoked: bool = False
+    new: bool = False
+
+    @classmethod
+    def newcomer(cls, key: PublicKey) -> Holder:
+        """The signer of a first ``OpenAccount``."""
+        return cls(key=key, role=Role.OWNER, account=account_of(key), new=True)
+
+
+class Keys:
+    """Keys in and out of force."""
+
+    def __init__(self, genesis: Genesis) -> None:
+        """Start with the genesis' keys."""
+        self._holders: dict[bytes, Holder] = {
+            k.key: Holder(k.key, k.role, AccountId(bytes(16))) for k in genesis.keys
+        }
+
+    def holder(self, key: bytes) -> Holder | None:
+        """Who holds the key, or None where nobody registered it."""
+        return self._holders.get(key)
+
+    def owners(self, account: bytes) -> int:
+        """How many owner keys of the account are in force."""
+        return sum(
+            1
+            for h in self._holders.values()
+            if h.account == account and h.role is Role.OWNER and not h.revoked
+        )
+
+    def apply(self, event: Any) -> None:
+        """Follow registrations and revocations."""
+        if isinstance(event, KeyRegistered):
+            self._holders[event.key] = Holder(event.key, event.role, event.account, event.node)
+        elif isinstance(event, KeyRevoked):
+            held = self._holders[event.key]
+            self._holders[event.key] = Holder(
+                held.key, held.role, held.account, held.node, revoked=True
+            )
+
+
+class ShardPositions:
+    """Which commit of each metering shard the market has consumed, and the time it passed."""
+
+    def __init__(self, shards: int) -> None:
+        """Start before the first commit of every shard."""
+        self.passed_us = [0] * shards
+        self.height = [-1] * shards
+        self.hash = [bytes(32)] * shards
+
+    def passed(self, commit: ForeignCommit) -> None:
+        """The shard's ledger has passed the commit's time."""
+        self.passed_us[commit.shard] = max(self.passed_us[commit.shard], commit.time_us)
+        self.height[commit.shard] = commit.height
+        self.hash[commit.shard] = commit.hash
+
+    def all_passed_us(self) -> int:
+        """The instant that every shard has passed."""
+        return min(self.passed_us)

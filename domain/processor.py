@@ -1,0 +1,415 @@
+"""What the three processors share: inputs, time, deadlines, and the unit of work of a step.
+
+State is a fold over the processor's own ledger; inputs are evidence. A processor is fed one input
+after another and may be cut into a commit after any item (one deadline, one input, one event of a
+foreign commit): **no rule sees a commit boundary**. Nothing here reads a clock.
+
+Effective time of an input = max(its time, effective time of the one before). Before an input of
+effective time t every deadline d ≤ t fires, ordered by (d, kind, id), its event carrying d.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from dataclasses import dataclass
+from typing import Any, Callable, Final, Iterator, Mapping, Protocol, Sequence
+
+from domain.codec import Codec
+from domain.commit import (
+    CommitBody,
+    CommitHeader,
+    GateCount,
+    Ledger,
+    RecordedEvent,
+    unpack_event,
+)
+from domain.gate import Opened, open_input
+from domain.genesis import Genesis, Role, TimeSource
+from domain.ids import AggregateId, Hash32
+from domain.invariant import invariant
+from domain.ledger import Tick
+from domain.ports import LogRecord
+from domain.refusal import KEY_ROLE, Refused
+from domain.signed import Verifier
+
+Evolve = Callable[[Any, Any], Any]  # (state | None, event) -> state
+
+
+@dataclass(frozen=True, slots=True)
+class Versioned:
+    """An aggregate's state and the number of events that made it."""
+
+    id: AggregateId
+    version: int
+    state: Any
+
+
+class States(Protocol):
+    """Committed states of this processor's own ledger; never an uncommitted one."""
+
+    def load(self, aggregate: AggregateId) -> Versioned | None:
+        """The aggregate's state, or None where it has no event yet."""
+        ...
+
+
+class DictStates:
+    """All states in memory: for auditors and tests. ``keep`` is the fold's target."""
+
+    def __init__(self) -> None:
+        """Start with no aggregate."""
+        self.all: dict[AggregateId, Versioned] = {}
+
+    def load(self, aggregate: AggregateId) -> Versioned | None:
+        """See ``States``."""
+        return self.all.get(aggregate)
+
+    def keep(self, states: Sequence[Versioned]) -> None:
+        """Take over the states of a committed step."""
+        for state in states:
+            self.all[state.id] = state
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """An event of a step, with the aggregate and the version that it gets."""
+
+    aggregate: AggregateId
+    version: int
+    event: Any
+
+
+class Unit:
+    """A step in the making: its events in order, the states they lead to, bulk, gate counts."""
+
+    def __init__(self, states: States, evolve: Evolve) -> None:
+        """Start empty over committed states; ``evolve`` is the processor's dispatch table."""
+        self._states = states
+        self._evolve = evolve
+        self._touched: dict[AggregateId, Versioned] = {}
+        self.events: list[Emitted] = []
+        self.bulk: list[bytes] = []
+        self.bulk_bytes = 0
+        self._garbage: dict[int, tuple[int, Any]] = {}
+
+    def state(self, aggregate: AggregateId) -> Any:
+        """The state as of the last emitted event, or None; first touch loads it."""
+        found = self._touched.get(aggregate)
+        if found is None:
+            loaded = self._states.load(aggregate)
+            if loaded is None:
+                return None
+            self._touched[aggregate] = found = loaded
+        return found.state
+
+    def version(self, aggregate: AggregateId) -> int:
+        """Number of events of the aggregate so far."""
+        self.state(aggregate)
+        found = self._touched.get(aggregate)
+        return 0 if found is None else found.version
+
+    def emit(self, aggregate: AggregateId, event: Any) -> None:
+        """Record an event and evolve its aggregate. Folds are the processor's business."""
+        state = self.state(aggregate)
+        version = self.version(aggregate) + 1
+        self._touched[aggregate] = Versioned(aggregate, version, self._evolve(state, event))
+        self.events.append(Emitted(aggregate, version, event))
+
+    def add_bulk(self, data: bytes) -> None:
+        """Append bytes to the commit's bulk part."""
+        self.bulk.append(data)
+        self.bulk_bytes += len(data)
+
+    def count(self, code: int, offset: int) -> None:
+        """Count a record that the gate refused without an event."""
+        count, sha = self._garbage.get(code, (0, None))
+        if sha is None:
+            sha = hashlib.sha256()
+        sha.update(offset.to_bytes(8, "big"))
+        self._garbage[code] = (count + 1, sha)
+
+    def refused(self) -> tuple[GateCount, ...]:
+        """The gate's counters of this step, by code."""
+        return tuple(
+            GateCount(code=code, count=count, digest=Hash32(sha.digest()))
+            for code, (count, sha) in sorted(self._garbage.items())
+        )
+
+    def finals(self) -> list[Versioned]:
+        """The states of the aggregates that this step emitted events for."""
+        ids = dict.fromkeys(emitted.aggregate for emitted in self.events)
+        return [self._touched[aggregate] for aggregate in ids]
+
+
+class Deadlines:
+    """The queue of (due, kind, id), derived by folds from events; ``kind`` is a small number.
+
+    Setting a (kind, id) again moves it; clearing removes it. Both are O(log n) amortised.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._due: dict[tuple[int, bytes], int] = {}
+        self._heap: list[tuple[int, int, bytes]] = []
+
+    def set(self, kind: int, id: bytes, due_us: int) -> None:
+        """Fire (kind, id) at ``due_us``; replaces an earlier time."""
+        self._due[kind, id] = due_us
+        heapq.heappush(self._heap, (due_us, kind, id))
+
+    def clear(self, kind: int, id: bytes) -> None:
+        """Do not fire (kind, id)."""
+        self._due.pop((kind, id), None)
+
+    def next(self) -> tuple[int, int, bytes] | None:
+        """The first deadline, or None; stays in the queue."""
+        heap = self._heap
+        while heap:
+            due, kind, id = heap[0]
+            if self._due.get((kind, id)) == due:
+                return heap[0]
+            heapq.heappop(heap)
+        return None
+
+    def pop(self) -> None:
+        """Remove the deadline that ``next`` gave."""
+        _, kind, id = heapq.heappop(self._heap)
+        del self._due[kind, id]
+
+    def __len__(self) -> int:
+        """Deadlines that wait."""
+        return len(self._due)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A partition that a processor reads; ``ledger`` is None for an external input."""
+
+    topic: str
+    partition: int
+    ledger: Ledger | None
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignCommit:
+    """A counting commit of another ledger, decoded: what a processor reads of it."""
+
+    ledger: Ledger
+    shard: int
+    height: int
+    hash: bytes
+    time_us: int
+    tree_root: bytes
+    tree_size: int
+    events: Sequence[tuple[bytes, Any]]  # (aggregate id, event)
+
+
+class Processor:
+    """Base of market, metering and settlement. Subclasses give the tables, never the loop."""
+
+    ledger: Ledger
+
+    def __init__(
+        self,
+        *,
+        genesis: Genesis,
+        genesis_hash: bytes,
+        shard: int,
+        shards: int,
+        states: States,
+        evolve: Evolve,
+        codec: Codec,
+        verify: Verifier,
+    ) -> None:
+        """A processor before its first event; ``adopt`` folds what its ledger already has."""
+        self.genesis = genesis
+        self.genesis_hash = genesis_hash
+        self.shard = shard
+        self.shards = shards
+        self.codec = codec
+        self.verify = verify
+        self.time_us = genesis.start_us
+        self.committed_us = genesis.start_us
+        self.rules_version = genesis.rules_version
+        self.parameters = genesis.parameters
+        self.deadlines = Deadlines()
+        self._states = states
+        self._evolve = evolve
+        self._clock_keys = {k.key for k in genesis.keys if k.role is Role.CLOCK}
+        self._ticks: dict[tuple[str, int], int] = {}
+        self.unit = Unit(states, evolve)
+
+    # What a subclass gives
+
+    def sources(self) -> tuple[Source, ...]:
+        """The partitions it reads, in the order in which a turn reads them."""
+        raise AssertionError("a processor names its sources")
+
+    def handle(self, opened: Opened, source: Source, record: LogRecord) -> None:
+        """Decide on a validly signed input that is no tick. Emits; a step never fails here."""
+        raise AssertionError("a processor handles its inputs")
+
+    def learn(self, commit: ForeignCommit, aggregate: bytes, event: Any) -> None:
+        """Take notice of one event of another ledger."""
+        raise AssertionError("a processor learns from other ledgers")
+
+    def passed(self, commit: ForeignCommit) -> None:
+        """Another ledger has passed ``commit.time_us``; all events of it were learned."""
+
+    def fire(self, due_us: int, kind: int, id: bytes) -> None:
+        """A deadline is due."""
+        raise AssertionError("a processor fires its deadlines")
+
+    def apply(self, aggregate: AggregateId, event: Any, bulk: bytes | None) -> None:
+        """Fold one event into the in-process folds: live and at recovery, the same code.
+
+        ``bulk`` is the event's part of the bulk where it has one (accepted telemetry).
+        """
+        raise AssertionError("a processor folds its events")
+
+    # The loop
+
+    def emit(self, aggregate: AggregateId, event: Any, bulk: bytes | None = None) -> None:
+        """Record an event in the step, evolve its aggregate and fold it."""
+        self.unit.emit(aggregate, event)
+        if bulk is not None:
+            self.unit.add_bulk(bulk)
+        self.apply(aggregate, event, bulk)
+
+    def external(self, source: Source, record: LogRecord) -> Iterator[None]:
+        """Feed one record of an input topic; yields after each item: a step may be cut there."""
+        opened = open_input(
+            record.value,
+            size_max=self.parameters.input_bytes,
+            genesis_hash=self.genesis_hash,
+            codec=self.codec,
+            verify=self.verify,
+        )
+        is_tick = isinstance(opened, Opened) and isinstance(opened.payload, Tick)
+        if is_tick and opened.signed.key not in self._clock_keys:
+            opened, is_tick = Refused(KEY_ROLE, "a tick is signed by a clock key"), False
+        yield from self.advance(self._time_of(source, record, opened if is_tick else None))
+        if isinstance(opened, Refused):
+            self.unit.count(opened.code.number, record.offset)
+        elif not is_tick:
+            self.handle(opened, source, record)
+        yield
+
+    def _time_of(self, source: Source, record: LogRecord, tick: Any) -> int:
+        """The input's own time: append time, or the last tick's in its partition."""
+        if self.genesis.time_source is TimeSource.BROKER:
+            return record.time_us
+        place = (source.topic, source.partition)
+        if tick is not None:
+            now = max(tick.payload.time_us, self._ticks.get(place, 0))
+            self._ticks[place] = now
+        return self._ticks.get(place, 0)
+
+    def foreign(self, commit: ForeignCommit, items_done: int = 0) -> Iterator[int]:
+        """Feed one commit of another ledger; yields the number of its events learned so far."""
+        for done, (aggregate, event) in enumerate(commit.events[items_done:], items_done + 1):
+            for _ in self.advance(event.at_us):
+                yield done - 1
+            self.learn(commit, aggregate, event)
+            yield done
+        self.passed(commit)
+        yield len(commit.events)
+
+    def advance(self, time_us: int) -> Iterator[None]:
+        """Fire what is due up to an input's effective time, then let that time be now."""
+        effective = max(time_us, self.time_us)
+        while (first := self.deadlines.next()) is not None and first[0] <= effective:
+            due, kind, id = first
+            self.deadlines.pop()
+            self.time_us = max(self.time_us, due)
+            self.fire(due, kind, id)
+            yield
+        self.time_us = effective
+
+    def idle_is_due(self) -> bool:
+        """Whether a commit without events is due (design 2)."""
+        return self.time_us >= self.committed_us + self.parameters.idle_us
+
+    def begin(self) -> None:
+        """Start the next step, the last one being committed."""
+        self.unit = Unit(self._states, self._evolve)
+        self.committed_us = self.time_us
+
+    def adopt(self, body: CommitBody, bulk: bytes) -> list[Versioned]:
+        """Fold a committed step of the own ledger: recovery, replicas, auditors' fast-forward.
+
+        Returns the states that it leads to, for stores that keep them.
+        """
+        unit = Unit(self._states, self._evolve)
+        at = 0
+        for data in body.events:
+            recorded = unpack_event(data)
+            event = self.codec.decode(self.codec.kind(recorded.schema), recorded.payload)
+            aggregate = AggregateId(recorded.aggregate)
+            unit.emit(aggregate, event)
+            length = getattr(event, "length", None) if bulk else None
+            part = None
+            if length is not None:
+                part, at = bulk[at : at + length], at + length
+            self.apply(aggregate, event, part)
+        invariant(at == len(bulk), "the bulk is as long as its events say")
+        self.time_us = self.committed_us = body.time_us
+        self.rules_version = body.rules_version
+        self.unit = Unit(self._states, self._evolve)
+        for run in body.runs:
+            self._ticks[run.topic, run.partition] = body.time_us
+        return unit.finals()
+
+
+def decode_commit(
+    codec: Codec,
+    *,
+    ledger: Ledger,
+    shard: int,
+    height: int,
+    hash: bytes,
+    body: CommitBody,
+    wanted: Mapping[int, type[Any]] | None = None,
+) -> ForeignCommit:
+    """A body as another processor reads it; ``wanted`` limits which schema numbers are decoded.
+
+    Events that nobody here wants are skipped by their number, undecoded.
+    """
+    events: list[tuple[bytes, Any]] = []
+    for data in body.events:
+        recorded: RecordedEvent = unpack_event(data)
+        if wanted is not None and recorded.schema not in wanted:
+            continue
+        events.append(
+            (recorded.aggregate, codec.decode(codec.kind(recorded.schema), recorded.payload))
+        )
+    return ForeignCommit(
+        ledger=ledger,
+        shard=shard,
+        height=height,
+        hash=hash,
+        time_us=body.time_us,
+        tree_root=body.tree_root,
+        tree_size=body.tree_size,
+        events=events,
+    )
+
+
+EVENTS_PER_COMMIT: Final = 2000
+BULK_PER_COMMIT: Final = 2 * 1024 * 1024
+
+
+def full(unit: Unit) -> bool:
+    """Whether a step should be cut now to stay within a commit's bounds."""
+    return len(unit.events) >= EVENTS_PER_COMMIT or unit.bulk_bytes >= BULK_PER_COMMIT
+
+
+def header(unit: Unit, time_us: int, rules_version: int, runs: Any) -> CommitHeader:
+    """The header of the commit that a step becomes."""
+    return CommitHeader(
+        time_us=time_us,
+        runs=tuple(runs),
+        rules_version=rules_version,
+        refused=unit.refused(),
+        bulk=tuple(unit.bulk),
+    )

@@ -155,6 +155,10 @@ class Rpc:
         found = self.ask("eth_getBlockByNumber", "latest", False)
         return number_of(found["baseFeePerGas"])
 
+    def tip(self) -> int:
+        """The tip that the node suggests, in wei per gas."""
+        return number_of(self.ask("eth_maxPriorityFeePerGas"))
+
     def balance(self, address: Address) -> int:
         """The chain's own coin at an address, in wei."""
         return number_of(self.ask("eth_getBalance", hexed(address), "latest"))

@@ -297,7 +297,7 @@ class L1Chain(Protocol):
 
 
 class SendState(StrEnum):
-    """How far a checkpoint is on its way. Only FINAL ends it; INCLUDED may fall back to SENT."""
+    """How far a checkpoint is on its way. Only FINAL ends it; a reorg takes it back to SIGNED."""
 
     QUEUED = "queued"  # nothing signed: it waits for the one before, or for what ``reason`` says
     SIGNED = "signed"  # signed bytes are durable; whether the network has them is not known

@@ -17,7 +17,30 @@ from domain.key import KeyRegistered, KeyRevoked
 
 if TYPE_CHECKING:
     from domain.market import Market
-    from domain.processor import ForeignCommit
+
+
+class Book(Protocol):
+    """Resting orders by instrument; the owner of ``market_orders`` says what it answers."""
+
+    def apply(self, event: Any) -> None:
+        """Take in one event."""
+        ...
+
+
+class Capacity(Protocol):
+    """Free capacity by node and resource."""
+
+    def apply(self, event: Any) -> None:
+        """Take in one event."""
+        ...
+
+
+class Health(Protocol):
+    """Which nodes are up, and since when."""
+
+    def apply(self, event: Any) -> None:
+        """Take in one event."""
+        ...
 
 
 class Fold(Protocol):
@@ -86,12 +109,59 @@ class ShardPositions:
         self.height = [-1] * shards
         self.hash = [bytes(32)] * shards
 
-    def passed(self, commit: ForeignCommit) -> None:
-        """The shard's ledger has passed the commit's time."""
-        self.passed_us[commit.shard] = max(self.passed_us[commit.shard], commit.time_us)
-        self.height[commit.shard] = commit.height
-        self.hash[commit.shard] = commit.hash
+    def consumed(self, shard: int, height: int, hash: bytes, time_us: int) -> None:
+        """A commit of a shard was read whole: its ledger has passed the commit's time."""
+        self.passed_us[shard] = max(self.passed_us[shard], time_us)
+        self.height[shard] = height
+        self.hash[shard] = hash
 
     def all_passed_us(self) -> int:
         """The instant that every shard has passed."""
         return min(self.passed_us)
+
+
+class Folds:
+    """Every in-process fold of the market, applied to each event in a fixed order.
+
+    ``book``, ``capacity`` and ``health`` come from ``projections`` through the composition root.
+    Subject folds (``registry``, ``orders``, ``leases``, ``stake``, ``epochs``) stand in the
+    modules of their rules; they may set deadlines on the market that ``bind`` gives them.
+    """
+
+    def __init__(
+        self, genesis: Genesis, shards: int, *, book: Book, capacity: Capacity, health: Health
+    ) -> None:
+        """Empty folds for one market."""
+        from domain import market_epochs, market_leases, market_orders, market_registry, market_stake
+
+        self.balances = Balances()
+        self.keys = Keys(genesis)
+        self.shards = ShardPositions(shards)
+        self.book = book
+        self.capacity = capacity
+        self.health = health
+        self.registry = market_registry.RegistryFold(genesis)
+        self.orders = market_orders.OrdersFold(genesis)
+        self.leases = market_leases.LeasesFold(genesis)
+        self.stake = market_stake.StakeFold(genesis)
+        self.epochs = market_epochs.EpochsFold(genesis)
+
+    def bind(self, market: Market) -> None:
+        """Give the subject folds the market whose deadlines they set."""
+        for fold in (self.registry, self.orders, self.leases, self.stake, self.epochs):
+            fold.bind(market)
+
+    def apply(self, event: Any) -> None:
+        """Post the event's money, then follow it everywhere."""
+        postings = getattr(event, "postings", None)
+        if postings:
+            self.balances.post(postings)
+        self.keys.apply(event)
+        self.book.apply(event)
+        self.capacity.apply(event)
+        self.health.apply(event)
+        self.registry.apply(event)
+        self.orders.apply(event)
+        self.leases.apply(event)
+        self.stake.apply(event)
+        self.epochs.apply(event)

@@ -256,6 +256,9 @@ class Processor:
     def passed(self, commit: ForeignCommit) -> None:
         """Another ledger has passed ``commit.time_us``; all events of it were learned."""
 
+    def resume(self, ledger: Ledger, shard: int, height: int, hash: bytes, time_us: int) -> None:
+        """At recovery: the last commit of another ledger that the own ledger has consumed."""
+
     def fire(self, due_us: int, kind: int, id: bytes) -> None:
         """A deadline is due."""
         raise AssertionError("a processor fires its deadlines")

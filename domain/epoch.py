@@ -31,6 +31,8 @@ class ShardPosition:
     shard: Annotated[int, "metering shard"]
     height: Annotated[int, "height of that commit; -1 for none"]
     hash: Annotated[Hash32, "its hash"]
+    root: Annotated[Hash32, "RFC 6962 root over the shard's events at that commit"]
+    size: Annotated[int, "number of those events"]
 
 
 @record("synor.epoch.v1.EpochCut")
@@ -44,6 +46,7 @@ class EpochCut:
     deposited_nano: Annotated[Wide, "all deposits so far"]
     authorised_nano: Annotated[Wide, "all payables so far"]
     paid_nano: Annotated[Wide, "all claims so far"]
+    state_root: Annotated[Hash32, "RFC 6962 root over all balances after the cut (journal)"]
     postings: Annotated[tuple[Posting, ...], "withdrawal, earned, unbonding → payable"]
 
 

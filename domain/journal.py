@@ -12,6 +12,7 @@ from typing import Annotated, Iterable, Mapping
 
 from domain.ids import Bytes16, Wide
 from domain.invariant import invariant
+from domain.merkle import leaf_hash, root_of
 from domain.record import record
 
 
@@ -94,3 +95,18 @@ class Balances:
     def all(self) -> Mapping[Place, int]:
         """Every account that is not zero. A view: do not keep it over a posting."""
         return self._nano
+
+    def root(self) -> bytes:
+        """RFC 6962 root over all balances: leaves purse ‖ 0x00 ‖ owner ‖ nano (17 bytes signed).
+
+        Leaves stand in the order of (purse, owner). What an epoch's checkpoint calls state root.
+        """
+        leaves = [
+            leaf_hash(
+                purse.value.encode() + b"\x00" + owner + nano.to_bytes(17, "big", signed=True)
+            )
+            for (purse, owner), nano in sorted(
+                self._nano.items(), key=lambda kv: (kv[0][0].value, kv[0][1])
+            )
+        ]
+        return root_of(leaves)

@@ -163,12 +163,12 @@ class Market(Processor):
 
     def passed(self, commit: ForeignCommit) -> None:
         """A shard has passed a time: windows may be ripe for assessment."""
-        self.folds.shards.consumed(commit.shard, commit.height, commit.hash, commit.time_us)
+        self.folds.shards.consumed(commit)
         market_stake.assess_ripe_windows(self)
 
-    def resume(self, ledger: Ledger, shard: int, height: int, hash: bytes, time_us: int) -> None:
+    def resume(self, commit: ForeignCommit) -> None:
         """Remember which commit of a shard was consumed last."""
-        self.folds.shards.consumed(shard, height, hash, time_us)
+        self.folds.shards.consumed(commit)
 
     def fire(self, due_us: int, kind: int, id: bytes) -> None:
         """Do what is due."""

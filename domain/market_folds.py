@@ -14,9 +14,11 @@ from domain.genesis import Genesis, Role
 from domain.ids import AccountId, NodeId, PublicKey, account_of
 from domain.journal import Balances
 from domain.key import KeyRegistered, KeyRevoked
+from domain.merkle import EMPTY_ROOT
 
 if TYPE_CHECKING:
     from domain.market import Market
+    from domain.processor import ForeignCommit
 
 
 class Book(Protocol):
@@ -108,12 +110,17 @@ class ShardPositions:
         self.passed_us = [0] * shards
         self.height = [-1] * shards
         self.hash = [bytes(32)] * shards
+        self.root = [EMPTY_ROOT] * shards
+        self.size = [0] * shards
 
-    def consumed(self, shard: int, height: int, hash: bytes, time_us: int) -> None:
+    def consumed(self, commit: ForeignCommit) -> None:
         """A commit of a shard was read whole: its ledger has passed the commit's time."""
-        self.passed_us[shard] = max(self.passed_us[shard], time_us)
-        self.height[shard] = height
-        self.hash[shard] = hash
+        shard = commit.shard
+        self.passed_us[shard] = max(self.passed_us[shard], commit.time_us)
+        self.height[shard] = commit.height
+        self.hash[shard] = commit.hash
+        self.root[shard] = commit.tree_root
+        self.size[shard] = commit.tree_size
 
     def all_passed_us(self) -> int:
         """The instant that every shard has passed."""

@@ -256,8 +256,8 @@ class Processor:
     def passed(self, commit: ForeignCommit) -> None:
         """Another ledger has passed ``commit.time_us``; all events of it were learned."""
 
-    def resume(self, ledger: Ledger, shard: int, height: int, hash: bytes, time_us: int) -> None:
-        """At recovery: the last commit of another ledger that the own ledger has consumed."""
+    def resume(self, commit: ForeignCommit) -> None:
+        """At recovery: the last commit of another ledger that the own ledger consumed whole."""
 
     def fire(self, due_us: int, kind: int, id: bytes) -> None:
         """A deadline is due."""

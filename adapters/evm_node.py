@@ -192,7 +192,7 @@ class EvmNode(BaseProvider):
                 answer["result"] = asked(*params)
             except _Refused as refused:
                 answer["error"] = refused.error
-            except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as wrong:
+            except (ValidationError, TypeError, KeyError, ValueError, AttributeError) as wrong:
                 answer["error"] = {"code": BAD_PARAMETERS, "message": f"{method}: {wrong}"}
         return answer  # type: ignore[return-value]
 
@@ -345,6 +345,12 @@ class EvmNode(BaseProvider):
             transaction = self._decoded(bytes_of(raw))
             if bytes(transaction.hash) in self._included:
                 raise TransactionRefused("already known")
+            # py-evm executes transactions that are signed for another chain.
+            if transaction.chain_id != self._chain.chain_id:
+                raise TransactionRefused(
+                    f"invalid chain id for signer: {transaction.chain_id}, here it is"
+                    f" {self._chain.chain_id}"
+                )
             count = self._chain.get_vm(self.head()).state.get_nonce(transaction.sender)
             if transaction.nonce != count:
                 low = "low" if transaction.nonce < count else "high"

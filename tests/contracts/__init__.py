@@ -1,0 +1,1 @@
+"""The vault's rules, on the in-process EVM with the committed bytecode."""

@@ -1,0 +1,166 @@
+"""The library's Application as a processor's unit of work.
+
+A step takes states from the repository on first touch, decides and evolves them in a dict of its
+own, and saves the events in their order with the final states by one call, which is one commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Final
+from uuid import UUID
+
+from eventsourcing.application import (
+    AggregateNotFoundError,
+    Application,
+    ProcessingEvent,
+)
+from eventsourcing.persistence import (
+    EventStore,
+    InfrastructureFactory,
+    PersistenceError,
+    Recording,
+)
+from eventsourcing.utils import Environment, EnvType
+
+from adapters.eventsourcing_index import Head
+from adapters.eventsourcing_mapper import AvroMapper, LedgerEvent
+from adapters.eventsourcing_recorder import LedgerRecorder, SynorFactory
+from domain.commit import CommitHeader
+from domain.ids import AggregateId
+from domain.processor import Emitted, Evolve, Versioned
+
+#: How many aggregates' states are kept in memory; beyond it the least used are read again.
+CACHED_STATES: Final = 200_000
+
+
+class LedgerStore(EventStore[UUID]):
+    """The library's event store without a recording per event: no one asks for them here."""
+
+    def put(self, domain_events: Sequence[Any], **kwargs: Any) -> list[Recording[UUID]]:
+        """Record the events in one commit, also none of them."""
+        self.recorder.insert_events(
+            [self.mapper.to_stored_event(event) for event in domain_events], **kwargs
+        )
+        return []
+
+
+class LedgerApplication(Application[UUID]):
+    """One ledger's application: ``States`` for its processor. ``named`` makes the class of a shard.
+
+    The library tells an event by its ``originator_id`` and asks what has ``collect_events`` for
+    its own; ``Versioned`` of the domain has neither, so it goes to the cache and nowhere else.
+    The application takes nothing from the process' environment, where a variable of the library
+    could switch on what would make replay differ.
+    """
+
+    env: ClassVar[dict[str, str]] = {
+        Application.AGGREGATE_CACHE_MAXSIZE: str(CACHED_STATES),
+        Application.AGGREGATE_CACHE_FASTFORWARD: "n",
+        Application.DEEPCOPY_FROM_AGGREGATE_CACHE: "n",
+    }
+
+    def __init__(
+        self,
+        recorder: LedgerRecorder,
+        mapper: AvroMapper,
+        evolve: Evolve,
+        env: EnvType | None = None,
+    ) -> None:
+        """Work on a recorder, which the caller closes; ``env`` overrides the class' settings.
+
+        ``evolve`` is the processor's fold of one event into an aggregate's state (or None).
+        """
+        self._ledger = recorder
+        self._avro = mapper
+        self._evolve = evolve
+        super().__init__(env)
+
+    @classmethod
+    def named(cls, name: str) -> type[LedgerApplication]:
+        """The class for one ledger or shard; the name is the one that others track it by."""
+        return type(name, (cls,), {"name": name})
+
+    def construct_env(self, name: str, env: EnvType | None = None) -> Environment:
+        """The class' settings and the given ones, and nothing of the process' environment."""
+        return Environment(name, {**type(self).env, **(env or {})})
+
+    def construct_factory(self, env: Environment) -> InfrastructureFactory[Any]:
+        """A factory over the given recorder."""
+        return SynorFactory.over(self._ledger, env)
+
+    def construct_mapper(self) -> AvroMapper:
+        """The given mapper."""
+        return self._avro
+
+    def construct_event_store(self) -> EventStore[UUID]:
+        """A store that makes no recordings."""
+        return LedgerStore(mapper=self.mapper, recorder=self.recorder)
+
+    def load(self, aggregate: AggregateId) -> Versioned | None:
+        """The committed state of an aggregate, folded from its events or cached, or None."""
+        # Its protocols want a UUID as id; what the projector returns is what it caches and returns.
+        repository: Any = self.repository
+        try:
+            found: Versioned = repository.get(UUID(bytes=aggregate), projector_func=self._project)
+        except AggregateNotFoundError:
+            return None
+        return found
+
+    def _project(self, known: Versioned | None, events: Iterable[LedgerEvent]) -> Versioned | None:
+        """The library's projector function: several times faster than its default one."""
+        state = None if known is None else known.state
+        last: LedgerEvent | None = None
+        for last in events:
+            state = self._evolve(state, last.event)
+        if last is None:
+            return known
+        return Versioned(AggregateId(last.originator_id.bytes), last.originator_version, state)
+
+    def commit(
+        self, events: Iterable[Emitted], states: Iterable[Versioned], header: CommitHeader
+    ) -> Head:
+        """Record one step as one commit and keep its states; returns where the ledger stands.
+
+        On ``IntegrityError`` another commit took the height; on ``OperationalError`` it failed, or
+        it is not certain that it did. Either way the cache is empty now, and the caller drops its
+        own states, catches up and runs the step again.
+        """
+        wrapped = [
+            LedgerEvent(UUID(bytes=each.aggregate), each.version, each.event) for each in events
+        ]
+        try:
+            self.save(*wrapped, *states, header=header)
+        except PersistenceError:
+            self.forget()
+            raise
+        return self._ledger.head()
+
+    def save(self, *objs: Any, **kwargs: Any) -> list[Recording[UUID]]:
+        """The library's ``save``, telling events and states apart by type.
+
+        The library asks a runtime protocol of every object, which costs more than the commit.
+        """
+        step: ProcessingEvent[UUID] = ProcessingEvent()
+        states: dict[UUID, Any] = step.aggregates
+        for obj in objs:
+            if type(obj) is LedgerEvent:
+                step.events.append(obj)
+            elif type(obj) is Versioned:
+                states[UUID(bytes=obj.id)] = obj
+            else:
+                step.collect_events(obj)
+        step.saved_kwargs.update(kwargs)
+        recordings = self._record(step)
+        self._notify(recordings)
+        return recordings
+
+    def forget(self) -> None:
+        """Drop every cached state, since they may be of a history that did not happen."""
+        # The library's LRUCache.clear() leaves its entries in place, so there is a new cache.
+        self._repository = self.construct_repository()
+
+    def cached(self) -> Mapping[UUID, Any]:
+        """The cache's entries, for tests and figures."""
+        cache = self.repository.cache
+        return {} if cache is None else cache.cache

@@ -1,0 +1,1 @@
+"""Tests of the recorders for the eventsourcing library."""

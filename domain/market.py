@@ -8,7 +8,7 @@ taken from other ledgers, ``EVOLVE`` which aggregate an event belongs to. The ru
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Callable, Final, Mapping, Sequence
+from typing import Any, Callable, Final, Iterator, Mapping, Sequence
 
 from domain.codec import Codec
 from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, Ledger
@@ -161,10 +161,10 @@ class Market(Processor):
         if taught is not None:
             taught(self, commit, event)
 
-    def passed(self, commit: ForeignCommit) -> None:
+    def passed(self, commit: ForeignCommit) -> Iterator[None]:
         """A shard has passed a time: windows may be ripe for assessment."""
         self.folds.shards.consumed(commit)
-        market_stake.assess_ripe_windows(self)
+        yield from market_stake.assess_ripe_windows(self)
 
     def resume(self, commit: ForeignCommit) -> None:
         """Remember which commit of a shard was consumed last."""

@@ -253,8 +253,12 @@ class Processor:
         """Take notice of one event of another ledger."""
         raise AssertionError("a processor learns from other ledgers")
 
-    def passed(self, commit: ForeignCommit) -> None:
-        """Another ledger has passed ``commit.time_us``; all events of it were learned."""
+    def passed(self, commit: ForeignCommit) -> Iterator[None]:
+        """Another ledger has passed ``commit.time_us``; all events of it were learned.
+
+        Yields after each item; begun again after a cut it goes on with what is left.
+        """
+        yield from ()
 
     def resume(self, commit: ForeignCommit) -> None:
         """At recovery: the last commit of another ledger that the own ledger consumed whole."""
@@ -296,7 +300,17 @@ class Processor:
             self.unit.count(opened.code.number, record.offset)
         elif not is_tick:
             self.handle(opened, source, record)
-        yield
+
+    def external_many(self, source: Source, records: Sequence[LogRecord]) -> Iterator[int]:
+        """Feed records of an input topic in order; yields how many are done wherever it may be cut.
+
+        Cut after n: the record of index n, if there is one, may have begun (deadlines before it
+        have fired); fed again it goes on. A subclass may be faster, never different.
+        """
+        for done, record in enumerate(records):
+            for _ in self.external(source, record):
+                yield done
+            yield done + 1
 
     def _time_of(self, source: Source, record: LogRecord, tick: Any) -> int:
         """The input's own time: append time, or the last tick's in its partition."""
@@ -315,8 +329,8 @@ class Processor:
                 yield done - 1
             self.learn(commit, aggregate, event)
             yield done
-        self.passed(commit)
-        yield len(commit.events)
+        for _ in self.passed(commit):
+            yield len(commit.events)
 
     def advance(self, time_us: int) -> Iterator[None]:
         """Fire what is due up to an input's effective time, then let that time be now."""
@@ -338,18 +352,17 @@ class Processor:
         self.unit = Unit(self._states, self._evolve)
         self.committed_us = self.time_us
 
-    def adopt(self, body: CommitBody, bulk: bytes) -> list[Versioned]:
-        """Fold a committed step of the own ledger: recovery, replicas, auditors' fast-forward.
+    def adopt(self, body: CommitBody, bulk: bytes) -> None:
+        """Fold a committed step of the own ledger: recovery, after which this goes on live.
 
-        Returns the states that it leads to, for stores that keep them.
+        Only the in-process folds follow; aggregates' states are the store's own fold of the same
+        ledger.
         """
-        unit = Unit(self._states, self._evolve)
         at = 0
         for data in body.events:
             recorded = unpack_event(data)
             event = self.codec.decode(self.codec.kind(recorded.schema), recorded.payload)
             aggregate = AggregateId(recorded.aggregate)
-            unit.emit(aggregate, event)
             length = getattr(event, "length", None) if bulk else None
             part = None
             if length is not None:
@@ -361,7 +374,6 @@ class Processor:
         self.unit = Unit(self._states, self._evolve)
         for run in body.runs:
             self._ticks[run.topic, run.partition] = body.time_us
-        return unit.finals()
 
 
 def decode_commit(

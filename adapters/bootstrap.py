@@ -1,0 +1,277 @@
+"""The composition root: the one place where domain, log, ledgers and chain are put together.
+
+Nothing is built at import. ``Network`` is what everybody of one genesis shares; ``worker`` makes a
+processor with its ledger on any log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from adapters import ed25519
+from adapters.avro_codec import AvroCodec
+from adapters.ed25519 import Signer
+from adapters.eventsourcing_index import Depth, LedgerIndex
+from adapters.eventsourcing_mapper import AvroMapper
+from adapters.eventsourcing_partition import LedgerIdentity, LedgerPartition
+from adapters.eventsourcing_recorder import LedgerRecorder
+from adapters.evm_rpc import keccak
+from adapters.ledger_application import LedgerApplication
+from adapters.worker import Worker, writer_of
+from domain import market, metering, settlement
+from domain.account import AccountEvent
+from domain.bid import BidEvent
+from domain.checkpoint import CheckpointEvent
+from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.epoch import EpochEvent
+from domain.genesis import Genesis, broken_bounds
+from domain.ids import Bytes16, Hash32
+from domain.key import KeyEvent
+from domain.lease import LeaseEvent
+from domain.ledger import LedgerEvent, ParameterChanged, RulesActivated, TopicBound, WriterRotated
+from domain.market import Market
+from domain.market_folds import Folds
+from domain.metering import Metering
+from domain.node import NodeEvent
+from domain.offer import OfferEvent
+from domain.ports import Log, SettingsRefused
+from domain.pot import PotEvent
+from domain.processor import Evolve, Processor, States
+from domain.provider import ProviderEvent
+from domain.round import RoundEvent
+from domain.settlement import Settlement
+from domain.sla import SlaEvent
+from domain.telemetry import MeteringEvent
+from projections.free_capacity import FreeCapacity
+from projections.node_health import NodeHealth
+from projections.order_book import OrderBook
+
+_MARKET_EVENTS: Final = (
+    AccountEvent,
+    KeyEvent,
+    ProviderEvent,
+    NodeEvent,
+    OfferEvent,
+    BidEvent,
+    RoundEvent,
+    LeaseEvent,
+    SlaEvent,
+    PotEvent,
+    EpochEvent,
+)
+
+#: Verified signatures that are remembered: one tick stands in every partition.
+_VERIFIED_KEPT: Final = 1024
+_SMALL: Final = 1024
+
+
+def kinds(*unions: Any) -> tuple[type[Any], ...]:
+    """The record types of unions of events; a single type is a union of one."""
+    return tuple(kind for union in unions for kind in (get_args(union) or (union,)))
+
+
+#: The allow-list of each ledger: no other record is ever taken for an event of it.
+LEDGER_EVENTS: Final[dict[Ledger, tuple[type[Any], ...]]] = {
+    Ledger.MARKET: kinds(LedgerEvent, *_MARKET_EVENTS),
+    Ledger.METERING: kinds(LedgerEvent, MeteringEvent),
+    Ledger.SETTLEMENT: kinds(LedgerEvent, CheckpointEvent),
+}
+
+
+@lru_cache(maxsize=_VERIFIED_KEPT)
+def _verified(key: bytes, message: bytes, signature: bytes) -> bool:
+    return ed25519.verify(key, message, signature)
+
+
+def verify(key: bytes, message: bytes, signature: bytes) -> bool:
+    """Verify; of small messages (ticks, commit heads) the last ones are remembered."""
+    if len(message) <= _SMALL:
+        return _verified(key, message, signature)
+    return ed25519.verify(key, message, signature)
+
+
+class GenesisRefused(Exception):
+    """A genesis that cannot be used; the text says what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """What everybody of one genesis shares."""
+
+    genesis: Genesis
+    hash: Hash32
+    shards: int
+    codec: AvroCodec
+
+    @classmethod
+    def of(cls, genesis: Genesis, shards: int, codec: AvroCodec | None = None) -> Network:
+        """Check a genesis and name its network. Raises ``GenesisRefused``."""
+        codec = codec or AvroCodec()
+        wrong = broken_bounds(genesis.parameters)
+        if wrong:
+            raise GenesisRefused("; ".join(wrong))
+        digest = hashlib.sha256(codec.encode(genesis)).digest()
+        if digest[0] == 0:
+            # A bare Signed begins with this hash, the Confluent frame with a zero byte.
+            raise GenesisRefused("the genesis hash begins with a zero byte; take another nonce")
+        return cls(genesis, Hash32(digest), shards, codec)
+
+    def identity(self, ledger: Ledger, shard: int = 0) -> LedgerIdentity:
+        """Where a ledger of this network stands."""
+        return LedgerIdentity(
+            genesis=self.hash,
+            ledger=ledger,
+            shard=shard,
+            writer=writer_of(self.genesis, ledger),
+            topic=LEDGER_TOPICS[ledger],
+            partition=shard,
+        )
+
+    def topics(self) -> dict[str, int]:
+        """Every topic of the network with its number of partitions."""
+        return {
+            COMMANDS_TOPIC: 1,
+            TELEMETRY_TOPIC: self.shards,
+            LEDGER_TOPICS[Ledger.MARKET]: 1,
+            LEDGER_TOPICS[Ledger.METERING]: self.shards,
+            LEDGER_TOPICS[Ledger.SETTLEMENT]: 1,
+        }
+
+    def bound_topics(self, log: Log) -> tuple[TopicBound, ...]:
+        """The topics as they are on a log. Raises ``SettingsRefused`` on another partition count."""
+        bound = []
+        for topic, partitions in sorted(self.topics().items()):
+            found = log.partitions(topic)
+            if found != partitions:
+                raise SettingsRefused(
+                    f"topic {topic} has {found} partitions, this network has {partitions}"
+                )
+            bound.append(
+                TopicBound(topic=topic, id=Bytes16(log.topic_id(topic)), partitions=partitions)
+            )
+        return tuple(bound)
+
+    def partition(
+        self,
+        ledger: Ledger,
+        shard: int,
+        *,
+        log: Log,
+        index: str | Path,
+        depth: Depth,
+        signer: Signer | None = None,
+    ) -> LedgerPartition:
+        """A ledger on a log, for its writer (with a signer) or a reader."""
+        identity = self.identity(ledger, shard)
+        return LedgerPartition(
+            log=log,
+            identity=identity,
+            codec=self.codec,
+            verify=verify,
+            index=LedgerIndex(index, identity=identity.digest(), depth=depth),
+            signer=signer,
+        )
+
+    def processor(self, ledger: Ledger, shard: int, states: States) -> Processor:
+        """A processor before its first event, over a store of its aggregates."""
+        match ledger:
+            case Ledger.MARKET:
+                return Market(
+                    genesis=self.genesis,
+                    genesis_hash=self.hash,
+                    shards=self.shards,
+                    states=states,
+                    folds=Folds(
+                        self.genesis,
+                        self.shards,
+                        book=OrderBook(),
+                        capacity=FreeCapacity(),
+                        health=NodeHealth(),
+                    ),
+                    codec=self.codec,
+                    verify=verify,
+                )
+            case Ledger.METERING:
+                return Metering(
+                    genesis=self.genesis,
+                    genesis_hash=self.hash,
+                    shard=shard,
+                    shards=self.shards,
+                    states=states,
+                    codec=self.codec,
+                    verify=verify,
+                )
+            case Ledger.SETTLEMENT:
+                return Settlement(
+                    genesis=self.genesis,
+                    genesis_hash=self.hash,
+                    shards=self.shards,
+                    states=states,
+                    codec=self.codec,
+                    verify=verify,
+                    keccak=keccak,
+                )
+
+    def wanted(self, ledger: Ledger) -> Callable[[Ledger], dict[int, type[Any]]]:
+        """What the processor of ``ledger`` decodes of the ledgers that it reads."""
+        learned = {
+            Ledger.MARKET: tuple(market.LEARN),
+            Ledger.METERING: tuple(metering.LEARN),
+            Ledger.SETTLEMENT: settlement.LEARNED,
+        }[ledger]
+        numbers = {
+            self.codec.number(kind): kind
+            for kind in (*learned, WriterRotated, RulesActivated, ParameterChanged)
+        }
+        return lambda _: numbers
+
+
+EVOLVES: Final[dict[Ledger, Evolve]] = {
+    Ledger.MARKET: market.evolve,
+    Ledger.METERING: metering.evolve,
+    Ledger.SETTLEMENT: settlement.dispatch,
+}
+
+
+def application(partition: LedgerPartition, network: Network) -> LedgerApplication:
+    """The library's application over one of our ledgers."""
+    ledger = partition.identity.ledger
+    mapper = AvroMapper(network.codec, LEDGER_EVENTS[ledger])
+    recorder = LedgerRecorder(partition, schemas=mapper.schemas())
+    name = f"{ledger.name.title()}{partition.identity.shard}"
+    return LedgerApplication.named(name)(recorder, mapper, EVOLVES[ledger])
+
+
+def worker(
+    network: Network,
+    ledger: Ledger,
+    shard: int,
+    *,
+    log: Log,
+    index: str | Path,
+    signer: Signer,
+    topics: Sequence[TopicBound],
+    clock_us: Callable[[], int] | None = None,
+) -> Worker:
+    """A processor at work: its ledger written through the library, its inputs read from the log."""
+    depth = Depth.COMMITS if ledger is Ledger.METERING else Depth.PAYLOADS
+    partition = network.partition(
+        ledger, shard, log=log, index=index, depth=depth, signer=signer
+    )
+    own = application(partition, network)
+    return Worker(
+        make=lambda states: network.processor(ledger, shard, states),
+        own=own,
+        commits=partition,
+        log=log,
+        codec=network.codec,
+        verify=verify,
+        topics=topics,
+        wanted=network.wanted(ledger),
+        clock_us=clock_us,
+    )

@@ -24,9 +24,10 @@ from domain.refusal import (
     Refused,
 )
 from domain.signed import Signed
-from schemas.compiled import Compiler, Malformed, Trailing
+from schemas.compiled import Compiler, Trailing
 from schemas.derive import Fixed, Underivable, Widths, fingerprint, schema_of
 from schemas.lock import Lock, committed
+from schemas.longs import Malformed
 
 R = TypeVar("R")
 
@@ -70,7 +71,8 @@ def declared() -> dict[str, type[Any]]:
     for found in pkgutil.iter_modules(domain.__path__):
         if "@record(" in resources.files(domain).joinpath(f"{found.name}.py").read_text():
             importlib.import_module(f"{domain.__name__}.{found.name}")
-    return dict(RECORDS)
+    inside = f"{domain.__name__}."
+    return {name: kind for name, kind in RECORDS.items() if kind.__module__.startswith(inside)}
 
 
 class AvroCodec:

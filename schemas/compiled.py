@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from schemas.derive import (
     Array,
@@ -32,52 +32,11 @@ from schemas.derive import (
     least_bytes,
     members,
 )
-
-INT64_MIN: Final = -(2**63)
-INT64_MAX: Final = 2**63 - 1
-
-
-class Malformed(ValueError):
-    """Bytes that are no value of the type, or a value that is none."""
+from schemas.longs import SHORT, Malformed, read_column, read_long, varint, write_column
 
 
 class Trailing(Malformed):
     """A whole record, and bytes after it."""
-
-
-def varint(number: int) -> bytes:
-    """The zigzag encoding of a long; raises ``Malformed`` beyond 64 bits."""
-    if not INT64_MIN <= number <= INT64_MAX:
-        raise Malformed("a number is beyond 64 bits")
-    rest = (number << 1) ^ (number >> 63)
-    out = bytearray()
-    while rest > 127:
-        out.append(rest & 127 | 128)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
-
-
-#: The encodings of 0 to 8191, which are nearly all lengths and most numbers.
-SHORT: Final = tuple(varint(number) for number in range(8192))
-
-
-def read_long(data: bytes, at: int) -> tuple[int, int]:
-    """The long that starts at ``at`` and where it ends; ``IndexError`` past the end."""
-    byte = data[at]
-    at += 1
-    rest = byte & 127
-    shift = 7
-    while byte > 127:
-        byte = data[at]
-        at += 1
-        if byte == 0 or shift > 63:
-            raise Malformed("a number is not in its shortest form within 64 bits")
-        rest |= (byte & 127) << shift
-        shift += 7
-    if rest >> 64:
-        raise Malformed("a number is beyond 64 bits")
-    return (rest >> 1) ^ -(rest & 1), at
 
 
 def open_block(data: bytes, at: int, end: int, least: int) -> tuple[int, int, int]:
@@ -115,6 +74,8 @@ class Compiler:
             "SHORT": SHORT,
             "varint": varint,
             "read_long": read_long,
+            "read_column": read_column,
+            "write_column": write_column,
             "open_block": open_block,
             "new": object.__new__,
             "wrong": wrong,
@@ -202,9 +163,15 @@ class Compiler:
             body += [f"if {value} is None: {value}m = b'\\x00'", "else:", *_indent(inner, 1)]
             body.append(f"    {value}m = b''.join((b'\\x02', {', '.join(parts)}))")
             return [f"{value}m"]
+        body.append(f"if type({value}) is not tuple: {fail}")
+        if isinstance(shape.item, Long):
+            body += [
+                f"if {value} and set(map(type, {value})) != {{int}}: {fail}",
+                f"{value}a = varint(len({value})) + write_column({value}) if {value} else b''",
+            ]
+            return [f"{value}a", "b'\\x00'"]
         parts = self._write(shape.item, f"{value}i", where, inner)
         body += [
-            f"if type({value}) is not tuple: {fail}",
             f"{value}a = [varint(len({value}))] if {value} else []",
             f"for {value}i in {value}:",
             *_indent(inner, 1),
@@ -233,8 +200,10 @@ class Compiler:
     def _number(self, value: str) -> list[str]:
         return [
             f"{value} = data[p]",
-            f"if {value} > 127: {value}, p = read_long(data, p)",
-            f"else: {value} = ({value} >> 1) ^ -({value} & 1); p += 1",
+            f"if {value} < 128: {value} = ({value} >> 1) ^ -({value} & 1); p += 1",
+            "elif 0 < (high := data[p + 1]) < 128:",
+            f"    {value} = ({value} & 127) >> 1 ^ high << 6 ^ -({value} & 1); p += 2",
+            f"else: {value}, p = read_long(data, p)",
         ]
 
     def _length(self, value: str, where: str) -> list[str]:
@@ -292,15 +261,22 @@ class Compiler:
 
     def _read_array(self, shape: Array, value: str, where: str, body: list[str]) -> None:
         inner: list[str] = []
-        self._read(shape.item, f"{value}i", where, inner)
+        if isinstance(shape.item, Long):
+            inner += [
+                f"{value}i, p = read_column(data, p, end, {value}c)",
+                f"{value}a += {value}i",
+            ]
+        else:
+            inner.append(f"for _ in range({value}c):")
+            items: list[str] = []
+            self._read(shape.item, f"{value}i", where, items)
+            inner += _indent([*items, f"{value}a.append({value}i)"], 1)
         least = least_bytes(shape.item, self._widths)
         body += [
             f"{value}a = []",
             "while data[p]:",
             f"    {value}c, p, {value}s = open_block(data, p, end, {least})",
-            f"    for _ in range({value}c):",
-            *_indent(inner, 2),
-            f"        {value}a.append({value}i)",
+            *_indent(inner, 1),
             f"    if {value}s >= 0 and p != {value}s: wrong({where!r}, {value}s)",
             "p += 1",
             f"{value} = tuple({value}a)",

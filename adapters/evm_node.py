@@ -213,7 +213,7 @@ class EvmNode(BaseProvider):
     def _decoded(self, raw: bytes) -> SignedTransactionAPI:
         try:
             return self._chain.get_vm().get_transaction_builder().decode(raw)
-        except (RLPException, PyEVMError, ValueError, IndexError, TypeError) as broken:
+        except (RLPException, PyEVMError, ValidationError, ValueError, TypeError) as broken:
             raise TransactionRefused(f"the transaction does not decode: {broken}") from broken
 
     # -- the methods, by the names of JSON-RPC

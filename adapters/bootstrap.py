@@ -9,11 +9,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
 from adapters import ed25519
+from adapters.audit import (
+    Diverged,
+    LedgerAudit,
+    LedgerReport,
+    Totals,
+    Verdict,
+    hash_of_states,
+)
 from adapters.avro_codec import AvroCodec
 from adapters.ed25519 import Signer
 from adapters.eventsourcing_index import Depth, LedgerIndex
@@ -22,18 +30,36 @@ from adapters.eventsourcing_partition import LedgerIdentity, LedgerPartition
 from adapters.eventsourcing_recorder import LedgerRecorder
 from adapters.evm_rpc import keccak
 from adapters.ledger_application import LedgerApplication
-from adapters.worker import Worker, writer_of
+from adapters.worker import HeldStates, Worker, writer_of
 from domain import market, metering, settlement
 from domain.account import AccountEvent
 from domain.bid import BidEvent
 from domain.checkpoint import CheckpointEvent
-from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.commit import (
+    COMMANDS_TOPIC,
+    COMMIT_BYTES_MAX,
+    LEDGER_TOPICS,
+    TELEMETRY_TOPIC,
+    CommitBody,
+    Ledger,
+    body_of,
+    parse,
+    unpack_event,
+)
 from domain.epoch import EpochEvent
 from domain.genesis import Genesis, broken_bounds
 from domain.ids import Bytes16, Hash32
 from domain.key import KeyEvent
 from domain.lease import LeaseEvent
-from domain.ledger import LedgerEvent, ParameterChanged, RulesActivated, TopicBound, WriterRotated
+from domain.ledger import (
+    GenesisRecorded,
+    LedgerEvent,
+    LogBound,
+    ParameterChanged,
+    RulesActivated,
+    TopicBound,
+    WriterRotated,
+)
 from domain.market import Market
 from domain.market_folds import Folds
 from domain.metering import Metering
@@ -132,6 +158,14 @@ class Network:
             partition=shard,
         )
 
+    def ledgers(self) -> tuple[tuple[Ledger, int], ...]:
+        """Every ledger with its shard, the market first."""
+        return (
+            (Ledger.MARKET, 0),
+            *((Ledger.METERING, shard) for shard in range(self.shards)),
+            (Ledger.SETTLEMENT, 0),
+        )
+
     def topics(self) -> dict[str, int]:
         """Every topic of the network with its number of partitions."""
         return {
@@ -143,7 +177,7 @@ class Network:
         }
 
     def bound_topics(self, log: Log) -> tuple[TopicBound, ...]:
-        """The topics as they are on a log. Raises ``SettingsRefused`` on another partition count."""
+        """The topics as they are on a log; ``SettingsRefused`` on another partition count."""
         bound = []
         for topic, partitions in sorted(self.topics().items()):
             found = log.partitions(topic)
@@ -263,7 +297,8 @@ def worker(
     partition = network.partition(
         ledger, shard, log=log, index=index, depth=depth, signer=signer
     )
-    own = application(partition, network)
+    application_ = application(partition, network)
+    own = HeldStates(application_) if ledger is Ledger.METERING else application_
     return Worker(
         make=lambda states: network.processor(ledger, shard, states),
         own=own,
@@ -274,4 +309,61 @@ def worker(
         topics=topics,
         wanted=network.wanted(ledger),
         clock_us=clock_us,
+    )
+
+
+def first_genesis(log: Log, codec: AvroCodec) -> tuple[Genesis, int]:
+    """The genesis and P that a log's market ledger claims; trusted by nobody before its audit."""
+    topic = LEDGER_TOPICS[Ledger.MARKET]
+    for record in log.read(topic, 0, log.start(topic, 0), max_bytes=COMMIT_BYTES_MAX).records:
+        envelope = parse(record.value)
+        if envelope is None or envelope.height != 0:
+            continue
+        body = codec.decode(CommitBody, body_of(record.value, envelope))
+        bound, recorded = (
+            codec.decode(codec.kind(event.schema), event.payload)
+            for event in map(unpack_event, body.events[:2])
+        )
+        if isinstance(bound, LogBound) and isinstance(recorded, GenesisRecorded):
+            return recorded.genesis, bound.shards
+    raise GenesisRefused(f"{topic} does not begin with a genesis commit")
+
+
+def audit(
+    network: Network, log: Log, progress: Callable[[LedgerReport], None] | None = None
+) -> Verdict:
+    """Re-derive every ledger of a network from a log. Raises ``Diverged`` at the first fault."""
+    totals = Totals()
+    reports, states = [], {}
+    processors: dict[Ledger, Processor] = {}
+    for ledger, shard in network.ledgers():
+        one = LedgerAudit(
+            log=log,
+            codec=network.codec,
+            verify=verify,
+            genesis=network.genesis,
+            genesis_hash=network.hash,
+            ledger=ledger,
+            shard=shard,
+            writers=lambda which: writer_of(network.genesis, which),
+            make=partial(network.processor, ledger, shard),
+            wanted=network.wanted(ledger)(ledger),
+            watch=totals.see,
+        )
+        for report in one.run():
+            if progress is not None:
+                progress(report)
+        reports.append(one.report)
+        states[ledger, shard] = one.states
+        processors[ledger] = one.processor
+    found = processors[Ledger.MARKET]
+    assert isinstance(found, Market)
+    for why in totals.broken(found):
+        raise Diverged("totals", Ledger.MARKET, 0, reports[0].commits - 1, 0, "balances", why)
+    return Verdict(
+        state_hash=hash_of_states(found, states),
+        reports=reports,
+        states=states,
+        market=found,
+        totals=totals,
     )

@@ -29,6 +29,7 @@ from domain.invariant import invariant
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
 from domain.ports import Log, LogRecord
 from domain.processor import (
+    DictStates,
     Emitted,
     ForeignCommit,
     Processor,
@@ -62,6 +63,31 @@ class OwnLedger(States, Protocol):
     def forget(self) -> None:
         """Drop cached states."""
         ...
+
+
+class HeldStates(DictStates):
+    """An own ledger whose few, hot aggregates are all held in memory: a metering shard's.
+
+    Folding an aggregate's events on first touch would read every accepted batch there ever was.
+    """
+
+    def __init__(self, own: OwnLedger) -> None:
+        """Hold the states of ``own``, which records."""
+        super().__init__()
+        self._own = own
+
+    def commit(
+        self, events: Sequence[Emitted], states: Sequence[Versioned], header: CommitHeader
+    ) -> Any:
+        """Record, then hold the states."""
+        said = self._own.commit(events, (), header)
+        self.keep(states)
+        return said
+
+    def forget(self) -> None:
+        """Drop all states; recovery brings them back."""
+        self.all.clear()
+        self._own.forget()
 
 
 class OwnCommits(Protocol):
@@ -187,6 +213,7 @@ class Worker:
         self.processor = processor
         self._runs = []
         self._readings = [_Reading(source) for source in processor.sources()]
+        keep = self._own.keep if isinstance(self._own, HeldStates) else None
         by_place = {(r.source.topic, r.source.partition): r for r in self._readings}
         last: dict[tuple[str, int], InputRun] = {}
         self._commits.catch_up()
@@ -201,7 +228,7 @@ class Worker:
                     "the bulk does not hash as the envelope says",
                 )
             body = self._codec.decode(CommitBody, counted.body)
-            processor.adopt(body, counted.bulk())
+            processor.adopt(body, counted.bulk(), keep)
             self._height = counted.envelope.height
             for run in body.runs:
                 known = last.get((run.topic, run.partition))

@@ -352,12 +352,15 @@ class Processor:
         self.unit = Unit(self._states, self._evolve)
         self.committed_us = self.time_us
 
-    def adopt(self, body: CommitBody, bulk: bytes) -> None:
+    def adopt(
+        self, body: CommitBody, bulk: bytes, keep: Callable[[Sequence[Versioned]], None] | None
+    ) -> None:
         """Fold a committed step of the own ledger: recovery, after which this goes on live.
 
-        Only the in-process folds follow; aggregates' states are the store's own fold of the same
-        ledger.
+        The in-process folds follow. Aggregates' states are the store's own fold of the same
+        ledger; a store that has none of its own gives ``keep`` and gets them from here.
         """
+        unit = Unit(self._states, self._evolve)
         at = 0
         for data in body.events:
             recorded = unpack_event(data)
@@ -367,7 +370,11 @@ class Processor:
             part = None
             if length is not None:
                 part, at = bulk[at : at + length], at + length
+            if keep is not None:
+                unit.emit(aggregate, event)
             self.apply(aggregate, event, part)
+        if keep is not None:
+            keep(unit.finals())
         invariant(at == len(bulk), "the bulk is as long as its events say")
         self.time_us = self.committed_us = body.time_us
         self.rules_version = body.rules_version

@@ -46,6 +46,9 @@ TOO_CHEAP: Final = (
     "fee cap less than block base fee",
 )
 
+# A way from QUEUED to FINAL is four steps; endpoints that disagree must not keep a turn for ever.
+STEPS_PER_TURN: Final = 12
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeePolicy:
@@ -91,18 +94,25 @@ class EvmSender:
         self._check_last_final()
         changed = []
         while (before := self._outbox.first_open()) is not None:
-            now = before
-            while (after := self._step(now)) != now:
-                self._outbox.put(after)
-                settled = after.state is now.state
-                now = after
-                if settled:
-                    break
+            now = self._worked(before)
             if now != before:
                 changed.append(now)
             if now.state is not SendState.FINAL:
                 break
         return changed
+
+    def _worked(self, sending: Sending) -> Sending:
+        """Step until nothing changes, or only the reason: each step is durable before the next."""
+        for _ in range(STEPS_PER_TURN):
+            after = self._step(sending)
+            if after == sending:
+                break
+            self._outbox.put(after)
+            only_the_reason = after.state is sending.state
+            sending = after
+            if only_the_reason:
+                break
+        return sending
 
     def retry(self, checkpoint: Hash32) -> None:
         sending = self._outbox.sending(checkpoint)

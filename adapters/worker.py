@@ -90,8 +90,21 @@ class HeldStates(DictStates):
         self._own.forget()
 
 
+class Closing(Protocol):
+    """Something to be closed."""
+
+    def close(self) -> None:
+        """Release it."""
+        ...
+
+
 class OwnCommits(Protocol):
-    """The commits of the own ledger, by the reader rule; ``LedgerRecorder`` is the one."""
+    """The commits of the own ledger, by the reader rule; ``LedgerPartition`` is the one."""
+
+    @property
+    def index(self) -> Closing:
+        """The droppable index."""
+        ...
 
     def catch_up(self) -> Any:
         """Read what the log has and is not known yet."""
@@ -205,6 +218,10 @@ class Worker:
             self._recovered = False
             raise
         return self._height != before
+
+    def close(self) -> None:
+        """Release the ledger's index; the log belongs to the caller."""
+        self._commits.index.close()
 
     def recover(self) -> None:
         """Fold the own ledger from its first commit, and stand where its last commit says."""

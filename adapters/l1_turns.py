@@ -1,0 +1,145 @@
+"""The L1's two neighbours of the ledger: the sender of checkpoints and the watcher of the vault.
+
+Both take turns like processors. They hold nothing that is not on the ledger, in the outbox or on
+the chain, so either may be killed at any step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from adapters.actor import Actor
+from domain.account import ObserveClaim, ObserveDeposit
+from domain.checkpoint import CheckpointMade
+from domain.codec import Codec
+from domain.commit import CommitBody, unpack_event
+from domain.epoch import ObserveCheckpoint
+from domain.ids import AccountId, Hash32, Wide, derive
+from domain.l1 import (
+    CheckpointProposed,
+    Claimed,
+    Deposited,
+    L1Event,
+    L1Position,
+    L1Sender,
+    account_of_word,
+)
+from domain.l1_watcher import Watcher
+from domain.settlement import checkpoint_of
+
+
+class Settlements(Protocol):
+    """The settlement ledger by the reader rule."""
+
+    def catch_up(self) -> Any:
+        """Read what the log has."""
+        ...
+
+    def commits(self, from_height: int = 0) -> Any:
+        """Counting records in order."""
+        ...
+
+
+class SenderTurn:
+    """Takes every recorded checkpoint to the L1, in order, exactly once."""
+
+    def __init__(
+        self, genesis_hash: Hash32, codec: Codec, settlements: Settlements, sender: L1Sender
+    ) -> None:
+        """Read ``settlements`` from its start: what is in the outbox already changes nothing."""
+        self._genesis_hash = genesis_hash
+        self._codec = codec
+        self._settlements = settlements
+        self._sender = sender
+        self._made = codec.number(CheckpointMade)
+        self._height = 0
+
+    def __call__(self) -> bool:
+        """Propose what is new and advance what is open. True if something moved."""
+        head = self._settlements.catch_up()
+        moved = False
+        if head.height >= self._height:
+            for counted in self._settlements.commits(self._height):
+                body = self._codec.decode(CommitBody, counted.body)
+                for recorded in map(unpack_event, body.events):
+                    if recorded.schema == self._made:
+                        made = self._codec.decode(CheckpointMade, recorded.payload)
+                        self._sender.propose(checkpoint_of(self._genesis_hash, made))
+                        moved = True
+                self._height = counted.envelope.height + 1
+        if moved or self._open:
+            changed = self._sender.advance()
+            self._open = any(sending.state.value != "final" for sending in changed)
+            return bool(changed)
+        return False
+
+    _open = True
+
+
+class WatcherTurn:
+    """Signs what is final in the vault into the commands partition, in order."""
+
+    def __init__(
+        self, watcher: Watcher, actor: Actor, *, head: Callable[[], int] | None = None
+    ) -> None:
+        """``head`` tells cheaply whether the chain moved; without it every turn asks the chain.
+
+        The position is not kept: after a restart everything is observed again, and the market
+        refuses what it has seen.
+        """
+        self._watcher = watcher
+        self._actor = actor
+        self._head = head
+        self._seen = -1
+        self._position: L1Position | None = None
+
+    def __call__(self) -> bool:
+        """Observe on from the last position. True if a command was sent."""
+        if self._head is not None:
+            now = self._head()
+            if now == self._seen:
+                return False
+            self._seen = now
+        sent = False
+        while True:
+            seen = self._watcher.observe(self._position)
+            for event in seen.events:
+                self._actor.command(observation(event))
+                sent = True
+            self._position = seen.position
+            if seen.reached:
+                return sent
+
+
+def observation(event: L1Event) -> Any:
+    """The command that tells the market of an event of the vault."""
+    place = event.place
+    where = {
+        "block": place.block_number,
+        "block_hash": Hash32(place.block_hash),
+        "transaction": Hash32(place.tx_hash),
+        "log_index": place.log_index,
+    }
+    match event:
+        case Deposited():
+            # Anyone may deposit for a word that names no account: it is credited to an account
+            # that nobody can open, so that what the vault holds and what the ledger says agree.
+            account = account_of_word(event.account)
+            return ObserveDeposit(
+                account=account or AccountId(derive("foreign", event.account)),
+                amount_nano=Wide(event.amount_nano),
+                **where,
+            )
+        case CheckpointProposed():
+            return ObserveCheckpoint(
+                epoch=event.checkpoint.epoch, checkpoint=event.hash, **where
+            )
+        case Claimed():
+            account = account_of_word(event.account)
+            return ObserveClaim(
+                account=account or AccountId(derive("foreign", event.account)),
+                amount_nano=Wide(event.amount_nano),
+                cumulative_nano=Wide(event.cumulative_nano),
+                **where,
+            )

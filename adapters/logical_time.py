@@ -1,0 +1,91 @@
+"""Logical time: the driver writes the ticks, and only when everything has come to rest (design 2).
+
+Processors, watcher and sender take turns in a fixed order. When a whole round of turns appended
+nothing, every input and ledger is read to its end, and the next tick may come: the same tick to
+every partition, at each distinct input time, at each deadline, and once an idle interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final
+
+from adapters.actor import Actor
+from adapters.worker import Worker
+from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
+from domain.invariant import invariant
+from domain.ledger import Tick
+from domain.ports import Log
+
+Turn = Callable[[], bool]
+
+#: Rounds after which a system that does not come to rest is taken for broken.
+ROUNDS_MAX: Final = 10_000
+
+
+class LogicalTime:
+    """The clock of a system in one process."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        shards: int,
+        clock: Actor,
+        workers: Sequence[Worker],
+        turns: Sequence[Turn],
+        start_us: int,
+        idle_us: int,
+        group: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        """``turns`` in their fixed order; ``group`` may join a tick's appends in a transaction."""
+        self._log = log
+        self._shards = shards
+        self._clock = clock
+        self._workers = workers
+        self._turns = turns
+        self._start_us = start_us
+        self._idle_us = idle_us
+        self._group = group
+        self.now_us = start_us
+        self.ticks = 0
+
+    def settle(self) -> None:
+        """Take turns until a whole round appended nothing."""
+        with self._group():
+            self._settle()
+
+    def _settle(self) -> None:
+        for _ in range(ROUNDS_MAX):
+            # Every turn is taken, also after one that appended.
+            if not any([turn() for turn in self._turns]):
+                return
+        invariant(False, f"the system is not at rest after {ROUNDS_MAX} rounds")
+
+    def tick(self, time_us: int) -> None:
+        """Let it be ``time_us`` everywhere, and everything come to rest."""
+        with self._group():
+            record = self._clock.sign(Tick(time_us=time_us))
+            self._log.append(COMMANDS_TOPIC, 0, record)
+            for shard in range(self._shards):
+                self._log.append(TELEMETRY_TOPIC, shard, record)
+            self.now_us = time_us
+            self.ticks += 1
+            self._settle()
+
+    def advance_to(self, time_us: int) -> None:
+        """Tick at every deadline and idle instant up to ``time_us``, and at ``time_us`` itself."""
+        while (due := self._next_due()) is not None and due < time_us:
+            self.tick(due)
+        if time_us > self.now_us or self.ticks == 0:
+            self.tick(time_us)
+
+    def _next_due(self) -> int | None:
+        passed = (self.now_us - self._start_us) // self._idle_us
+        due = self._start_us + (passed + 1) * self._idle_us
+        for worker in self._workers:
+            first = worker.processor.deadlines.next()
+            if first is not None and self.now_us < first[0] < due:
+                due = first[0]
+        return due

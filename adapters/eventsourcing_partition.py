@@ -131,7 +131,7 @@ class LedgerPartition:
         self._signer = signer
         self._rotation = codec.number(WriterRotated)
         self._started = False
-        self._appended = False
+        self._caught_up = False
         self._stopped: LedgerStopped | None = None
         self._chain = self._new_chain()
         self._head = _before_genesis(identity.writer)
@@ -159,8 +159,14 @@ class LedgerPartition:
             while True:
                 fetched = self._read(self._head.next_offset)
                 if fetched.next_offset == self._head.next_offset:
+                    self._caught_up = True
                     return self._head
                 self._fold(fetched)
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether this object has ever read to the end."""
+        return self._caught_up
 
     def rebuild(self) -> Head:
         """Drop the index and build it from the first record."""
@@ -322,17 +328,23 @@ class LedgerPartition:
 
     # Appending
 
-    def append(self, header: CommitHeader, events: Sequence[RecordedEvent]) -> IndexedCommit:
+    def append(
+        self, header: CommitHeader, events: Sequence[RecordedEvent], *, height: int | None = None
+    ) -> IndexedCommit:
         """Make one commit of the header and the events in order, and return it once it counts.
+
+        The commit stands on the head as this object knows it: nothing is read before, since the
+        caller decided from that head. ``height`` is the one that it decided for, where other
+        threads may have caught up meanwhile.
 
         Raises ``LostRace`` when another record took the height, ``TooLarge`` and ``NotTheWriter``
         before anything is written, ``AppendUnknown`` when the record is not on the log now but may
         still arrive. After any of them but ``TooLarge`` the caller decides anew from the head.
         """
         with self.lock:
-            if not (self._started and self._appended):
-                self.catch_up()
-                self._appended = True
+            self._start()
+            if height is not None and height != self._head.height + 1:
+                raise LostRace(f"another commit counts at height {height}")
             return self._append(header, events)
 
     def _append(self, header: CommitHeader, events: Sequence[RecordedEvent]) -> IndexedCommit:

@@ -94,14 +94,16 @@ class LedgerRecorder(ProcessRecorder):
         stored_events: Sequence[StoredEvent],
         *,
         header: CommitHeader | None = None,
+        height: int | None = None,
         tracking: Tracking | None = None,
         **kwargs: Any,
     ) -> list[int]:
         """Make one commit of the events in order, and return their notification ids.
 
         With a header or tracking an empty list makes a commit too. Whoever gives a header has
-        decided from a certain head, so a lost race is an ``IntegrityError``; without one the
-        versions alone decide, and a race lost to other aggregates is run again.
+        decided from the head as this recorder knows it (and as ``height`` says, where other threads
+        catch up too), so a lost race is an ``IntegrityError``. Without a header the versions alone
+        decide, and a race lost to other aggregates is run again.
         """
         if kwargs:
             raise ProgrammingError(f"a ledger records no {', '.join(sorted(kwargs))}")
@@ -110,7 +112,7 @@ class LedgerRecorder(ProcessRecorder):
         events = [self._recorded(each) for each in stored_events]
         with self._mapped(), self.partition.lock:
             if header is not None:
-                first = self._commit(header, events, tracking)
+                first = self._commit(header, events, tracking, height)
             else:
                 first = self._commit_in_any_race(events, tracking)
         for notify in tuple(self._listeners):
@@ -122,6 +124,8 @@ class LedgerRecorder(ProcessRecorder):
     ) -> int:
         if self._clock_us is None:
             raise ProgrammingError("a commit without a header needs a clock; this ledger has none")
+        if not self.partition.caught_up:
+            self.partition.catch_up()
         for _ in range(_ROUNDS):
             try:
                 return self._commit(CommitHeader(time_us=self._time_us()), events, tracking)
@@ -136,13 +140,17 @@ class LedgerRecorder(ProcessRecorder):
         return max(now, self.partition.head().time_us)
 
     def _commit(
-        self, header: CommitHeader, events: Sequence[RecordedEvent], tracking: Tracking | None
+        self,
+        header: CommitHeader,
+        events: Sequence[RecordedEvent],
+        tracking: Tracking | None,
+        height: int | None = None,
     ) -> int:
         self.partition.head()
         self._check_versions(events)
         if tracking is not None:
             header = replace(header, runs=(*header.runs, self._run(tracking)))
-        return self.partition.append(header, events).first
+        return self.partition.append(header, events, height=height).first
 
     def _check_versions(self, events: Sequence[RecordedEvent]) -> None:
         keys = [(event.aggregate, event.version) for event in events]

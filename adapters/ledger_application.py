@@ -118,9 +118,17 @@ class LedgerApplication(Application[UUID]):
         return Versioned(AggregateId(last.originator_id.bytes), last.originator_version, state)
 
     def commit(
-        self, events: Iterable[Emitted], states: Iterable[Versioned], header: CommitHeader
+        self,
+        events: Iterable[Emitted],
+        states: Iterable[Versioned],
+        header: CommitHeader,
+        *,
+        height: int | None = None,
     ) -> Head:
         """Record one step as one commit and keep its states; returns where the ledger stands.
+
+        The step was decided from the head as the recorder knows it; ``height`` is the one it was
+        decided for, where other threads make the recorder catch up too.
 
         On ``IntegrityError`` another commit took the height; on ``OperationalError`` it failed, or
         it is not certain that it did. Either way the cache is empty now, and the caller drops its
@@ -130,7 +138,7 @@ class LedgerApplication(Application[UUID]):
             LedgerEvent(UUID(bytes=each.aggregate), each.version, each.event) for each in events
         ]
         try:
-            self.save(*wrapped, *states, header=header)
+            self.save(*wrapped, *states, header=header, height=height)
         except PersistenceError:
             self.forget()
             raise

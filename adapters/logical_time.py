@@ -63,8 +63,8 @@ class LogicalTime:
                 return
         invariant(False, f"the system is not at rest after {ROUNDS_MAX} rounds")
 
-    def tick(self, time_us: int) -> None:
-        """Let it be ``time_us`` everywhere, and everything come to rest."""
+    def tick(self, time_us: int, send: Callable[[], None] | None = None) -> None:
+        """Let it be ``time_us`` everywhere, append what ``send`` sends, come to rest."""
         with self._group():
             record = self._clock.sign(Tick(time_us=time_us))
             self._log.append(COMMANDS_TOPIC, 0, record)
@@ -72,16 +72,20 @@ class LogicalTime:
                 self._log.append(TELEMETRY_TOPIC, shard, record)
             self.now_us = time_us
             self.ticks += 1
+            if send is not None:
+                send()
             self._settle()
 
-    def advance_to(self, time_us: int) -> None:
-        """Tick at every deadline and idle instant up to ``time_us``, and at ``time_us`` itself."""
-        while (due := self._next_due()) is not None and due < time_us:
-            self.tick(due)
-        if time_us > self.now_us or self.ticks == 0:
-            self.tick(time_us)
+    def advance_to(self, time_us: int, send: Callable[[], None] | None = None) -> None:
+        """Tick at every deadline and idle instant before ``time_us``, then at ``time_us`` itself.
 
-    def _next_due(self) -> int | None:
+        ``send`` appends the inputs of that instant, after its tick.
+        """
+        while (due := self._next_due()) < time_us:
+            self.tick(due)
+        self.tick(time_us, send)
+
+    def _next_due(self) -> int:
         passed = (self.now_us - self._start_us) // self._idle_us
         due = self._start_us + (passed + 1) * self._idle_us
         for worker in self._workers:

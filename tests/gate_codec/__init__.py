@@ -1,0 +1,1 @@
+"""The codec at the gate: strict, total on hostile bytes, and documented to the byte."""

@@ -1,0 +1,1 @@
+"""The schemas: derived, committed, locked, and true to what an independent reader reads."""

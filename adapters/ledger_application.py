@@ -18,6 +18,8 @@ from eventsourcing.application import (
 from eventsourcing.persistence import (
     EventStore,
     InfrastructureFactory,
+    IntegrityError,
+    OperationalError,
     PersistenceError,
     Recording,
 )
@@ -59,6 +61,10 @@ class LedgerApplication(Application[UUID]):
         Application.AGGREGATE_CACHE_FASTFORWARD: "n",
         Application.DEEPCOPY_FROM_AGGREGATE_CACHE: "n",
     }
+
+    #: What ``commit`` raises when another commit took the height, and when it is not certain.
+    lost: ClassVar[tuple[type[Exception], ...]] = (IntegrityError,)
+    failed: ClassVar[tuple[type[Exception], ...]] = (OperationalError,)
 
     def __init__(
         self,

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from eventsourcing.persistence import IntegrityError, OperationalError
-
 from domain.chain import ChainReader, Counted, LedgerStopped
 from domain.codec import Codec
 from domain.commit import (
@@ -51,13 +49,22 @@ class ClockBehind(Exception):
     """The log's append times are ahead of this machine's clock: an operating guard, no rule."""
 
 
+class LostRace(Exception):
+    """The ledger has moved on since this step began: it never happened."""
+
+
 class OwnLedger(States, Protocol):
     """The store of a processor's own ledger; ``LedgerApplication`` is the one."""
+
+    #: What ``commit`` raises when another commit counts at the height.
+    lost: tuple[type[Exception], ...]
+    #: What it raises when it failed, or when it is not certain that it did.
+    failed: tuple[type[Exception], ...]
 
     def commit(
         self, events: Sequence[Emitted], states: Sequence[Versioned], header: CommitHeader
     ) -> Any:
-        """Record one step as one commit; raises ``IntegrityError`` when another one counts."""
+        """Record one step as one commit; raises one of ``lost`` or ``failed``."""
         ...
 
     def forget(self) -> None:
@@ -75,6 +82,7 @@ class HeldStates(DictStates):
         """Hold the states of ``own``, which records."""
         super().__init__()
         self._own = own
+        self.lost, self.failed = own.lost, own.failed
 
     def commit(
         self, events: Sequence[Emitted], states: Sequence[Versioned], header: CommitHeader
@@ -209,12 +217,12 @@ class Worker:
             for reading in self._readings:
                 self._read(reading, wait_s if reading is self._readings[0] else 0.0)
             self._commit_if_due()
-        except IntegrityError:
+        except (LostRace, *self._own.lost):
             # Another record counts at our height: what this step decided never happened.
             self.lost_races += 1
             self._recovered = False
             return True
-        except OperationalError:
+        except self._own.failed:
             self._recovered = False
             raise
         return self._height != before
@@ -479,7 +487,7 @@ class Worker:
     def _commit(self) -> None:
         processor = self.processor
         if self._commits.head().height != self._height:
-            raise IntegrityError("the ledger has moved on since this step began")
+            raise LostRace
         self._own.commit(
             processor.unit.events,
             processor.unit.finals(),

@@ -1,8 +1,8 @@
 """What a recorder answers reads from: a SQLite index over one ledger partition.
 
 The log is the truth; the index can be dropped at any time and is built again by reading the log.
-So a write does not wait for the disk (only SQLite's checkpoints do): one transaction for each commit
-or batch of commits read, which holds where it stands on the log. A crash leaves it behind the log.
+So a write does not wait for the disk (only SQLite's checkpoints do): one transaction for each
+commit or batch of commits read, which holds where it stands on the log. A crash leaves it behind.
 One process has a file open at a time. All methods may be called from any thread.
 """
 

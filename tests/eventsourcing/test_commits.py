@@ -33,6 +33,7 @@ from tests.eventsourcing.ledgers import (
 
 
 def body_of(ledger: LedgerStore, height: int) -> CommitBody:
+    """The body that counts at a height."""
     return codec().decode(CommitBody, ledger.verified()[height].body)
 
 
@@ -307,6 +308,7 @@ def test_two_writers_racing_lose_and_double_nothing(tmp_path: Path) -> None:
 
 
 def races(ledger: LedgerStore) -> None:
+    """Two threads, each with a recorder of its own, write all they have."""
     rounds = 150
     lost = [0, 0]
 

@@ -37,6 +37,7 @@ def history(ledger: LedgerStore, log: MemoryLog, recorder: LedgerRecorder) -> No
 
 
 def dump(index: Path) -> list[str]:
+    """All rows of an index that nobody has open."""
     connection = sqlite3.connect(index)
     lines = list(connection.iterdump())
     connection.close()
@@ -44,6 +45,7 @@ def dump(index: Path) -> list[str]:
 
 
 def answers(recorder: LedgerRecorder) -> list[object]:
+    """What the recorder says to everything that it can be asked."""
     found: list[object] = [
         recorder.select_notifications(None, 1000),
         recorder.max_tracking_id("upstream"),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from typing import Any
 from unittest import mock
+from uuid import UUID
 
 import pytest
+from eventsourcing.domain import CollectEventsProtocol, DomainEventProtocol
 from eventsourcing.persistence import IntegrityError, OperationalError
 
-from adapters.eventsourcing_mapper import AvroMapper
+from adapters.eventsourcing_mapper import AvroMapper, LedgerEvent
 from adapters.eventsourcing_recorder import LedgerRecorder
 from adapters.ledger_application import LedgerApplication
-from adapters.memory_log import MemoryLog
 from domain.commit import CommitHeader
 from domain.ids import AggregateId
 from domain.ledger import RulesActivated
+from domain.ports import Log
 from domain.processor import Emitted, Unit, Versioned
 from tests.eventsourcing.events import HEADER
 from tests.eventsourcing.ledgers import LedgerStore, codec, memory_ledger
@@ -34,19 +36,17 @@ class Evolve:
         return (state or 0) + event.version
 
 
-def made(
-    ledger: LedgerStore, log: MemoryLog | None = None
-) -> tuple[LedgerApplication, LedgerRecorder, Evolve]:
+def made(ledger: LedgerStore, log: Log) -> tuple[LedgerApplication, LedgerRecorder, Evolve]:
+    """An application on the ledger, caught up, with the fold that it uses."""
     mapper = AvroMapper(codec(), [RulesActivated])
-    log = log if log is not None else ledger.open_log()  # type: ignore[assignment]
-    recorder = LedgerRecorder(ledger.partition(log), schemas=mapper.schemas())  # type: ignore[arg-type]
+    recorder = LedgerRecorder(ledger.partition(log), schemas=mapper.schemas())
     recorder.catch_up()
     evolve = Evolve()
-    application = LedgerApplication.named("market")(recorder, mapper, evolve)
-    return application, recorder, evolve
+    return LedgerApplication.named("market")(recorder, mapper, evolve), recorder, evolve
 
 
 def emitted(aggregate: AggregateId, version: int, amount: int = 1) -> Emitted:
+    """An event that adds ``amount`` to an aggregate's state."""
     return Emitted(aggregate, version, RulesActivated(at_us=1, version=amount))
 
 
@@ -60,11 +60,8 @@ def test_a_step_is_saved_as_one_commit_with_its_events_in_order() -> None:
     head = application.commit(unit.events, unit.finals(), HEADER)
     assert (head.height, head.size) == (0, 4)
     found = recorder.select_notifications(None, 10)
-    assert [(each.originator_id.bytes, each.originator_version) for each in found] == [  # type: ignore[union-attr]
-        (ONE, 1),
-        (TWO, 1),
-        (ONE, 2),
-        (TWO, 2),
+    assert [(each.originator_id, each.originator_version) for each in found] == [
+        (UUID(bytes=aggregate), version) for version in (1, 2) for aggregate in (ONE, TWO)
     ]
     assert application.load(ONE) == Versioned(ONE, 2, 10)
 
@@ -84,7 +81,7 @@ def test_an_uncached_aggregate_is_folded_from_its_events_once() -> None:
     ledger, log = memory_ledger()
     application, _, _ = made(ledger, log)
     application.commit([emitted(ONE, i + 1, 7) for i in range(3)], [], HEADER)
-    other, _, evolve = made(ledger)
+    other, _, evolve = made(ledger, ledger.open_log())
     assert other.load(ONE) == Versioned(ONE, 3, 21)
     assert other.load(ONE) is other.load(ONE)
     assert evolve.calls == 3
@@ -105,7 +102,7 @@ def test_after_a_lost_race_no_state_is_left_in_the_cache() -> None:
     ledger, log = memory_ledger()
     application, recorder, _ = made(ledger, log)
     application.commit([emitted(ONE, 1)], [Versioned(ONE, 1, 1)], HEADER)
-    winner, _, _ = made(ledger)
+    winner, _, _ = made(ledger, ledger.open_log())
     winner.commit([emitted(ONE, 2, 100)], [], HEADER)
     with pytest.raises(IntegrityError):
         application.commit([emitted(ONE, 2, 5)], [Versioned(ONE, 2, 6)], HEADER)
@@ -160,11 +157,7 @@ def test_the_process_environment_changes_nothing() -> None:
 
 def test_the_library_tells_a_state_from_an_event_as_our_save_does() -> None:
     """The short cut by type decides what the library's protocols would decide."""
-    from eventsourcing.domain import CollectEventsProtocol, DomainEventProtocol
-
-    from adapters.eventsourcing_mapper import LedgerEvent
-
-    state, event = Versioned(ONE, 1, 1), LedgerEvent(None, 1, None)  # type: ignore[arg-type]
+    state, event = Versioned(ONE, 1, 1), LedgerEvent(UUID(bytes=ONE), 1, None)
     assert isinstance(event, DomainEventProtocol)
     assert not isinstance(state, DomainEventProtocol)
     assert not isinstance(state, CollectEventsProtocol)

@@ -20,6 +20,7 @@ ACTIVATED = LedgerEvent(ID, 1, RulesActivated(at_us=5, version=2))
 
 
 def mapper() -> AvroMapper:
+    """An allow-list of one record."""
     return AvroMapper(codec(), [RulesActivated])
 
 
@@ -77,8 +78,6 @@ def test_a_schema_number_that_nobody_gave_a_name_is_an_error_when_read() -> None
     full = LedgerRecorder(ledger.partition(log), schemas=mapper().schemas())
     full.insert_events([mapper().to_stored_event(ACTIVATED)], header=HEADER)
     other = AvroMapper(codec(), [ParameterChanged])
-    short = LedgerRecorder(
-        ledger.partition(log, signer=SIGNER), schemas=other.schemas(), live=True
-    )
+    short = LedgerRecorder(ledger.partition(log, signer=SIGNER), schemas=other.schemas(), live=True)
     with pytest.raises(ProgrammingError, match="unknown"):
         short.select_notifications(None, 10)

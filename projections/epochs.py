@@ -1,0 +1,62 @@
+"""Epochs with payables, and settlement's checkpoints with the payout leaves behind claim proofs.
+
+The market's cut and settlement's checkpoint of one epoch stand in tables of their own, since the
+two ledgers are followed apart.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from domain.checkpoint import CheckpointAnchored, CheckpointMade
+from domain.commit import Ledger
+from domain.epoch import EpochAnchored, EpochCut
+from projections.fold_rows import At, Projection, Rows, copied
+from projections.tables import CHECKPOINT, EPOCH, PAYABLE, PAYOUT_LEAF
+
+
+def _cut(rows: Rows, at: At, event: EpochCut) -> None:
+    row: dict[str, Any] = {
+        "height": at.height,
+        "accounts": len(event.payables),
+        "added_nano": sum(payable.added_nano for payable in event.payables),
+        "position": at.position,
+    }
+    rows.put(EPOCH, copied(event, EPOCH, **row))
+    for payable in event.payables:
+        rows.add(PAYABLE, copied(payable, PAYABLE, epoch=event.number))
+
+
+def _anchored(rows: Rows, at: At, event: EpochAnchored) -> None:
+    rows.change(
+        EPOCH,
+        event.number,
+        anchored_us=event.at_us,
+        anchored=event.checkpoint,
+        block=event.block,
+        transaction=event.transaction,
+    )
+
+
+def _checkpoint(rows: Rows, at: At, event: CheckpointMade) -> None:
+    rows.put(CHECKPOINT, copied(event, CHECKPOINT, position=at.position))
+    for leaf in event.payouts:
+        rows.add(PAYOUT_LEAF, copied(leaf, PAYOUT_LEAF, epoch=event.epoch))
+
+
+def _reported(rows: Rows, at: At, event: CheckpointAnchored) -> None:
+    rows.change(CHECKPOINT, event.epoch, anchored_us=event.at_us)
+
+
+EPOCHS: Final = Projection(
+    name="epochs",
+    ledger=Ledger.MARKET,
+    tables=(EPOCH, PAYABLE),
+    handlers={EpochCut: _cut, EpochAnchored: _anchored},
+)
+CHECKPOINTS: Final = Projection(
+    name="checkpoints",
+    ledger=Ledger.SETTLEMENT,
+    tables=(CHECKPOINT, PAYOUT_LEAF),
+    handlers={CheckpointMade: _checkpoint, CheckpointAnchored: _reported},
+)

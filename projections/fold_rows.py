@@ -1,0 +1,162 @@
+"""What every projection shares: rows by primary key, and where an event stands.
+
+A projection is a table of plain functions from one event to changes of rows. It reads rows only
+through ``Rows``, so the same code folds into memory (tests, the law that SQL equals a plain fold)
+and into SQL (the read model, which loads what it lacks and writes what changed).
+
+Each table is written from one kind of ledger alone: ledgers are followed independently, and their
+interleaving must not be seen in the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any, Final
+
+from sqlalchemy import Table
+
+from domain.commit import Ledger
+from domain.invariant import invariant
+
+Row = dict[str, Any]
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Where an event stands: ``position`` is its leaf number in the ledger, from 1."""
+
+    ledger: Ledger
+    shard: int
+    height: int
+    position: int
+    name: str  # Avro full name of the event
+
+
+class Rows:
+    """Rows by table and primary key. This one is in memory and complete; SQL's loads on demand."""
+
+    def __init__(self) -> None:
+        """Start with no row."""
+        self._kept: dict[Table, dict[Key, Row | None]] = {}
+
+    def get(self, table: Table, *key: Any) -> Mapping[str, Any] | None:
+        """The row of a key, to be read only; ``change`` and ``put`` write."""
+        kept = self._kept.get(table)
+        if kept is None:
+            kept = self._kept[table] = {}
+        try:
+            return kept[key]
+        except KeyError:
+            row = kept[key] = self._load(table, key)
+            return row
+
+    def known(self, table: Table, *key: Any) -> Mapping[str, Any]:
+        """The row of a key that an earlier event must have made."""
+        row = self.get(table, *key)
+        invariant(row is not None, f"no {table.name} is known by {key!r}")
+        return row or {}
+
+    def put(self, table: Table, row: Row) -> None:
+        """Write a whole row, new or not."""
+        key = tuple(row[name] for name in primary(table))
+        kept = self._kept.get(table)
+        if kept is None:
+            kept = self._kept[table] = {}
+        kept[key] = row
+        self._changed(table, key)
+
+    def change(self, table: Table, *key: Any, **values: Any) -> None:
+        """Write some columns of a row that an earlier event must have made."""
+        row = self.known(table, *key)
+        row.update(values)  # type: ignore[attr-defined]
+        self._changed(table, key)
+
+    def delete(self, table: Table, *key: Any) -> None:
+        """Remove a row if there is one."""
+        self._kept.setdefault(table, {})[key] = None
+        self._changed(table, key)
+
+    def add(self, table: Table, row: Row) -> None:
+        """Write a row that no fold reads again: journals, history."""
+        self.put(table, row)
+
+    def contents(self, table: Table) -> dict[Key, Row]:
+        """Every row of a table by its key."""
+        return {key: row for key, row in self._kept.get(table, {}).items() if row is not None}
+
+    def _load(self, table: Table, key: Key) -> Row | None:
+        """A row that is not kept; in memory there is none."""
+        return None
+
+    def _changed(self, table: Table, key: Key) -> None:
+        """Take notice that a row was written; memory needs no notice."""
+
+
+Handler = Callable[[Rows, At, Any], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projection:
+    """One read model: from which ledger, into which tables, by which functions."""
+
+    name: str
+    ledger: Ledger
+    tables: tuple[Table, ...]
+    handlers: Mapping[type[Any], Handler]
+
+
+_PRIMARY: Final[dict[Table, tuple[str, ...]]] = {}
+_EMPTY: Final[dict[Table, Row]] = {}
+_COPIED: Final[dict[tuple[type[Any], Table], tuple[str, ...]]] = {}
+
+
+def primary(table: Table) -> tuple[str, ...]:
+    """Names of a table's key columns."""
+    names = _PRIMARY.get(table)
+    if names is None:
+        names = _PRIMARY[table] = tuple(column.name for column in table.primary_key.columns)
+    return names
+
+
+def made(table: Table, values: Row) -> Row:
+    """A whole row: the values given, and nothing in every other column."""
+    empty = _EMPTY.get(table)
+    if empty is None:
+        empty = _EMPTY[table] = {column.name: None for column in table.columns}
+    return {**empty, **values}
+
+
+def copied(event: Any, table: Table, **values: Any) -> Row:
+    """A whole row with the event's fields that are columns of the table, and the values given."""
+    kind = type(event)
+    names = _COPIED.get((kind, table))
+    if names is None:
+        columns = {column.name for column in table.columns}
+        names = tuple(field.name for field in fields(kind) if field.name in columns)
+        _COPIED[kind, table] = names
+    row: Row = {name: plain(getattr(event, name)) for name in names}
+    row.update(values)
+    return made(table, row)
+
+
+def plain(value: Any) -> Any:
+    """A field as a column keeps it: an enum by its value, a tuple as a list for JSON."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [nested(each) for each in value]
+    return value
+
+
+def nested(value: Any) -> Any:
+    """A value within JSON: bytes in hex, records as objects."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, tuple):
+        return [nested(each) for each in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: nested(getattr(value, field.name)) for field in fields(value)}
+    return value.value if isinstance(value, Enum) else value

@@ -444,7 +444,7 @@ class Totals:
         self.deposited = self.claimed = self.provider = self.protocol = self.slashed = 0
         self.readings = self.leases = self.epochs = self.anchored = 0
         self._early = 0
-        self._lines: dict[tuple[bytes, str], int] = {}
+        self.lines: dict[tuple[bytes, str], int] = {}
 
     def see(self, ledger: Ledger, shard: int, event: Any) -> None:
         """Take in one event of any ledger."""
@@ -459,7 +459,7 @@ class Totals:
                 self.provider += event.provider_nano
                 self.protocol += event.protocol_nano
                 for line in event.lines:
-                    self._lines[event.lease, line.resource] = line.posted_nano
+                    self.lines[event.lease, line.resource] = line.posted_nano
             case LeaseEnded():
                 self._early += event.early_nano
             case LeaseOpened():
@@ -478,7 +478,7 @@ class Totals:
     @property
     def charged(self) -> int:
         """All that leases were charged."""
-        return sum(self._lines.values())
+        return sum(self.lines.values())
 
     def broken(self, market: Market) -> Sequence[str]:
         """Laws that do not hold, as sentences."""

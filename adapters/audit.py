@@ -445,6 +445,12 @@ class Totals:
         self.readings = self.leases = self.epochs = self.anchored = 0
         self._early = 0
         self.lines: dict[tuple[bytes, str], int] = {}
+        self.deposits: dict[bytes, int] = {}
+        self.claims: dict[bytes, int] = {}
+        self.earned: dict[bytes, int] = {}
+        self.spent: dict[bytes, int] = {}
+        self.slashes: dict[bytes, int] = {}
+        self._buyers: dict[bytes, bytes] = {}
 
     def see(self, ledger: Ledger, shard: int, event: Any) -> None:
         """Take in one event of any ledger."""
@@ -453,19 +459,26 @@ class Totals:
                 self.readings += event.rows - sum(byte.bit_count() for byte in event.refused)
             case DepositCredited():
                 self.deposited += event.amount_nano
+                _add(self.deposits, event.account, event.amount_nano)
             case ClaimSettled():
                 self.claimed += event.amount_nano
+                _add(self.claims, event.account, event.amount_nano)
             case UsagePosted():
                 self.provider += event.provider_nano
                 self.protocol += event.protocol_nano
+                _add(self.earned, event.account, event.provider_nano)
+                both = event.provider_nano + event.protocol_nano
+                _add(self.spent, self._buyers[event.lease], both)
                 for line in event.lines:
                     self.lines[event.lease, line.resource] = line.posted_nano
             case LeaseEnded():
                 self._early += event.early_nano
             case LeaseOpened():
                 self.leases += 1
+                self._buyers[event.lease] = event.buyer
             case StakeSlashed():
                 self.slashed += event.taken_nano
+                _add(self.slashes, event.provider, event.taken_nano)
             case CheckpointMade():
                 self.epochs += 1
             case CheckpointAnchored():
@@ -496,3 +509,7 @@ class Totals:
         if held != self.deposited - self.claimed:
             wrong.append(f"deposited {self.deposited} − claimed {self.claimed} is not {held}")
         return wrong
+
+
+def _add(sums: dict[bytes, int], key: bytes, nano: int) -> None:
+    sums[key] = sums.get(key, 0) + nano

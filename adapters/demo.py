@@ -6,7 +6,6 @@ figure that it ends with is read from the ledger by the audit, none from the scr
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -452,7 +451,7 @@ class Demo:
 
     # The end
 
-    def verify(self) -> tuple[Verdict, list[str]]:
+    def verify(self) -> Verdict:
         """Audit the ledger and check that everything the story promises has happened."""
         verdict = audit(self.network, self._log)
         reasons = self.told.reasons
@@ -473,7 +472,7 @@ class Demo:
         charged = {resource for _, resource in verdict.totals.lines}
         missing = {row.resource for row in CATALOGUE if row.resource != "inference.slot"} - charged
         check(not missing, f"every resource of the price list is charged; not {sorted(missing)}")
-        return verdict, sorted(charged)
+        return verdict
 
     def people(self) -> Iterator[tuple[str, AccountId]]:
         """The cast with their accounts."""
@@ -505,10 +504,3 @@ def summary(demo: Demo, verdict: Verdict, seconds: float) -> dict[str, Any]:
         "ledger": str(demo.folder),
         "seconds": round(seconds, 1),
     }
-
-
-def stopwatch() -> Callable[[], float]:
-    """Seconds since now."""
-    start = time.monotonic()
-    return lambda: time.monotonic() - start
-

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Final
 
-from adapters.eventsourcing_opaque import OPAQUE, unpack_opaque
+from adapters.eventsourcing_opaque import OPAQUE, topic_of
 from domain.commit import RecordedEvent
 
 MEMORY: Final = ":memory:"
@@ -296,7 +296,7 @@ class LedgerIndex:
             raise VersionTwice(f"events {first} to {first + len(rows) - 1}: {error}") from error
 
     def _number(self, db: sqlite3.Connection, payload: bytes) -> int:
-        name = unpack_opaque(payload)[0]
+        name = topic_of(payload)
         number = self._topics.get(name)
         if number is None:
             number = -1 - len(self._topics)

@@ -28,6 +28,11 @@ def unpack_opaque(payload: bytes) -> tuple[str, str, bytes]:
     return topic, originator, payload[position:]
 
 
+def topic_of(payload: bytes) -> str:
+    """The topic alone; raises ``ValueError`` where even that is not there."""
+    return _text(payload, 0)[0]
+
+
 def _text(payload: bytes, start: int) -> tuple[str, int]:
     try:
         (length,) = _LENGTH.unpack_from(payload, start)

@@ -51,6 +51,7 @@ TRACKING_PREFIX: Final = "eventsourcing:"
 
 READ_BYTES: Final = 8 * 1024 * 1024
 _SETTLE_S: Final = 10.0
+_REREAD_S: Final = 1.0
 _BODIES_KEPT: Final = 16
 
 
@@ -235,8 +236,12 @@ class LedgerPartition:
             self._stop("truncated", offset, str(error))
 
     def _record_at(self, offset: int) -> LogRecord | None:
-        records = self._read(offset, max_bytes=1).records
-        return records[0] if records and records[0].offset == offset else None
+        """The record at an offset that was read before; a replica may show it only in a moment."""
+        deadline = time.monotonic() + _REREAD_S
+        while True:
+            records = self._read(offset, max_bytes=1, wait_s=0.1).records
+            if records or time.monotonic() > deadline:
+                return records[0] if records and records[0].offset == offset else None
 
     def _fold(self, fetched: Fetched) -> None:
         """Judge records and index those that count, up to the first that stops every reader."""
@@ -458,14 +463,13 @@ class LedgerPartition:
         self.head()
         known = self.index.commit_at(from_height)
         while known is not None:
+            records: Sequence[LogRecord | None]
             with self.lock:
-                fetched = self._read(known.offset)
-            if not fetched.records:
-                self._known(None, known)
-            for record in fetched.records:
+                records = self._read(known.offset).records or [self._record_at(known.offset)]
+            for record in records:
                 if known is None:
                     return
-                if record.offset >= known.offset:
+                if record is None or record.offset >= known.offset:
                     yield self._known(record, known)
                     known = self.index.commit_at(known.height + 1)
 

@@ -1,13 +1,19 @@
-"""Leases: from match to ready to end, with two escrows, statements, refund (R4, R8)."""
+"""Leases: from match to ready to end, with two escrows, statements, refund (R4, R8).
+
+What may be asked of a lease, and what it answers, stands in ``lease_decisions``; what a statement
+costs in ``charging``.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Any, TypeVar, assert_never
 
 from domain.bid import MeteredLimit
 from domain.ids import AccountId, BidId, LeaseId, NodeId, OfferId, ProviderId, RoundId, Wide
-from domain.journal import Posting
+from domain.invariant import InvariantBroken, invariant
+from domain.journal import Posting, Purse
 from domain.node import Amount
 from domain.record import record
 
@@ -221,3 +227,228 @@ class FailLease:
     """The provider gives a lease up."""
 
     lease: Annotated[LeaseId, "the lease"]
+
+
+# States
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTerms:
+    """What was agreed by the match; the same for life."""
+
+    lease: LeaseId
+    bid: BidId
+    offer: OfferId
+    instrument: RoundId
+    buyer: AccountId
+    provider: ProviderId
+    account: AccountId
+    node: NodeId
+    resource: str
+    price_nano: int
+    term_us: int
+    allocations: tuple[Amount, ...]
+    metered: tuple[MeteredLimit, ...]
+    interruptible: bool
+    notice_us: int
+    reserved: bool
+
+    def allocated(self, resource: str) -> int | None:
+        """The allocation of a resource; None where it has none (it is metered, then)."""
+        for each in self.allocations:
+            if each.resource == resource:
+                return each.amount
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedLease:
+    """Matched and paid for, not ready."""
+
+    terms: LeaseTerms
+    opened_us: int
+    ready_by_us: int
+    escrow_allocated_nano: int
+    escrow_usage_nano: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActiveLease:
+    """Ready: the term runs and usage is charged."""
+
+    terms: LeaseTerms
+    opened_us: int
+    ready_us: int
+    expires_us: int
+    reclaim_us: int | None  # announced deadline
+    escrow_allocated_nano: int
+    escrow_usage_nano: int
+    covered_us: int
+    lines: tuple[UsageLine, ...]  # by resource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosingLease:
+    """Over for both sides; its last statement is awaited. Without ``ready_us``: never active."""
+
+    terms: LeaseTerms
+    opened_us: int
+    ready_us: int | None
+    ended_us: int
+    closing_us: int
+    reason: EndReason
+    early_nano: int
+    escrow_allocated_nano: int
+    escrow_usage_nano: int
+    covered_us: int
+    lines: tuple[UsageLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedLease:
+    """Final, with its line items; there is no escrow any more."""
+
+    terms: LeaseTerms
+    opened_us: int
+    ready_us: int | None
+    ended_us: int
+    closed_us: int
+    reason: EndReason
+    covered_us: int
+    lines: tuple[UsageLine, ...]
+    refund_nano: int
+
+
+LeaseState = OpenedLease | ActiveLease | ClosingLease | ClosedLease
+LiveLease = OpenedLease | ActiveLease
+
+
+# Evolve
+
+
+def evolve(state: LeaseState | None, event: LeaseEvent) -> LeaseState:
+    """The lease after the event. Escrows follow the event's postings and nothing else."""
+    match event:
+        case LeaseOpened():
+            return _opened(event)
+        case LeaseReady():
+            opened = _as(OpenedLease, state)
+            return ActiveLease(
+                terms=opened.terms,
+                opened_us=opened.opened_us,
+                ready_us=event.at_us,
+                expires_us=event.expires_us,
+                reclaim_us=None,
+                escrow_allocated_nano=opened.escrow_allocated_nano,
+                escrow_usage_nano=opened.escrow_usage_nano,
+                covered_us=0,
+                lines=(),
+            )
+        case LeaseToppedUp():
+            live = state if isinstance(state, OpenedLease) else _as(ActiveLease, state)
+            allocated, usage = _escrows(live, event.postings)
+            return replace(live, escrow_allocated_nano=allocated, escrow_usage_nano=usage)
+        case ReclaimAnnounced():
+            return replace(_as(ActiveLease, state), reclaim_us=event.deadline_us)
+        case UsagePosted():
+            return _posted(state, event)
+        case LeaseEnded():
+            return _ended(state, event)
+        case LeaseClosed():
+            closing = _as(ClosingLease, state)
+            left = _escrows(closing, event.postings)
+            invariant(left == (0, 0), "a closed lease has nothing in escrow")
+            return ClosedLease(
+                terms=closing.terms,
+                opened_us=closing.opened_us,
+                ready_us=closing.ready_us,
+                ended_us=closing.ended_us,
+                closed_us=event.at_us,
+                reason=closing.reason,
+                covered_us=closing.covered_us,
+                lines=closing.lines,
+                refund_nano=event.refund_nano,
+            )
+        case _:
+            assert_never(event)
+
+
+S = TypeVar("S")
+
+
+def _as(kind: type[S], state: Any) -> S:
+    """The state, which must be of this kind: events come in the order of the life of a lease."""
+    if not isinstance(state, kind):
+        raise InvariantBroken(f"{kind.__name__} awaited, {type(state).__name__} found")
+    return state
+
+
+def _opened(event: LeaseOpened) -> OpenedLease:
+    return OpenedLease(
+        terms=LeaseTerms(
+            lease=event.lease,
+            bid=event.bid,
+            offer=event.offer,
+            instrument=event.instrument,
+            buyer=event.buyer,
+            provider=event.provider,
+            account=event.account,
+            node=event.node,
+            resource=event.resource,
+            price_nano=event.price_nano,
+            term_us=event.term_us,
+            allocations=event.allocations,
+            metered=event.metered,
+            interruptible=event.interruptible,
+            notice_us=event.notice_us,
+            reserved=event.reserved,
+        ),
+        opened_us=event.at_us,
+        ready_by_us=event.ready_by_us,
+        escrow_allocated_nano=event.escrow_allocated_nano,
+        escrow_usage_nano=event.escrow_usage_nano,
+    )
+
+
+def _posted(state: LeaseState | None, event: UsagePosted) -> ActiveLease | ClosingLease:
+    running = state if isinstance(state, ActiveLease) else _as(ClosingLease, state)
+    lines = {line.resource: line for line in (*running.lines, *event.lines)}
+    allocated, usage = _escrows(running, event.postings)
+    return replace(
+        running,
+        covered_us=event.covered_us,
+        lines=tuple(lines[resource] for resource in sorted(lines)),
+        escrow_allocated_nano=allocated,
+        escrow_usage_nano=usage,
+    )
+
+
+def _ended(state: LeaseState | None, event: LeaseEnded) -> ClosingLease:
+    live = state if isinstance(state, OpenedLease) else _as(ActiveLease, state)
+    allocated, usage = _escrows(live, event.postings)
+    return ClosingLease(
+        terms=live.terms,
+        opened_us=live.opened_us,
+        ready_us=live.ready_us if isinstance(live, ActiveLease) else None,
+        ended_us=event.at_us,
+        closing_us=event.closing_us,
+        reason=event.reason,
+        early_nano=event.early_nano,
+        covered_us=live.covered_us if isinstance(live, ActiveLease) else 0,
+        lines=live.lines if isinstance(live, ActiveLease) else (),
+        escrow_allocated_nano=allocated,
+        escrow_usage_nano=usage,
+    )
+
+
+def _escrows(
+    state: OpenedLease | ActiveLease | ClosingLease, postings: tuple[Posting, ...]
+) -> tuple[int, int]:
+    """Both escrows (allocated, usage) after the postings of an event of this lease."""
+    allocated, usage = state.escrow_allocated_nano, state.escrow_usage_nano
+    for posting in postings:
+        if posting.purse is Purse.ESCROW_ALLOCATED:
+            allocated += posting.amount_nano
+        elif posting.purse is Purse.ESCROW_USAGE:
+            usage += posting.amount_nano
+    return allocated, usage

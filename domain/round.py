@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Final, assert_never
 
 from domain.ids import BidId, LeaseId, NodeId, OfferId, RoundId, derive
+from domain.invariant import InvariantBroken
 from domain.record import record
+from domain.refusal import Code, code
 
 
 def instrument_of(resource: str, region: str) -> RoundId:
@@ -54,3 +57,99 @@ class RoundCleared:
 
 
 RoundEvent = RoundOpened | RoundCleared
+
+
+# States
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRound:
+    """A round that takes orders until it clears; nobody sees them but their owners."""
+
+    instrument: RoundId
+    resource: str
+    region: str
+    number: int
+    clears_us: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClearedRound:
+    """The last round of the instrument is cleared and nothing has opened another."""
+
+    instrument: RoundId
+    resource: str
+    region: str
+    number: int
+
+
+RoundState = OpenRound | ClearedRound
+
+
+# Refusals that offers and bids share, in the order in which they are judged
+
+NOT_PRICED_BY_ROUNDS: Final[Code] = code(
+    503, "not_priced_by_rounds", "Name device time: a catalogue resource that rounds price."
+)
+QUANTITY_OUT_OF_RANGE: Final[Code] = code(
+    504, "quantity_out_of_range", "Give a quantity above zero, in thousandths of a device."
+)
+PRICE_OFF_TICK: Final[Code] = code(
+    505, "price_off_tick", "Give a price that is a multiple of the tick and not negative."
+)
+TOO_MANY_LIVE_ORDERS: Final[Code] = code(
+    530, "too_many_live_orders", "Cancel or withdraw an order of the same beneficial owner first."
+)
+ORDER_UNKNOWN: Final[Code] = code(540, "order_unknown", "Name an offer or bid that was placed.")
+ORDER_NOT_YOURS: Final[Code] = code(
+    541, "order_not_yours", "Sign with a key of the account that placed the order."
+)
+ORDER_NOT_LIVE: Final[Code] = code(
+    542, "order_not_live", "Nothing to do: the order is filled, cancelled or withdrawn."
+)
+ORDER_NOT_YET_IN_A_ROUND: Final[Code] = code(
+    543, "order_not_yet_in_a_round", "Wait until the order has been in a cleared round."
+)
+
+
+# Decide and evolve
+
+
+def decide_open(
+    state: RoundState | None, *, resource: str, region: str, at_us: int, round_us: int
+) -> RoundOpened | None:
+    """The next round of an instrument, unless one is open."""
+    if isinstance(state, OpenRound):
+        return None
+    return RoundOpened(
+        at_us=at_us,
+        instrument=instrument_of(resource, region),
+        resource=resource,
+        region=region,
+        number=1 if state is None else state.number + 1,
+        clears_us=at_us + round_us,
+    )
+
+
+def evolve(state: RoundState | None, event: RoundEvent) -> RoundState:
+    """The instrument after the event. A round with very many fills clears in several events."""
+    match event:
+        case RoundOpened():
+            return OpenRound(
+                instrument=event.instrument,
+                resource=event.resource,
+                region=event.region,
+                number=event.number,
+                clears_us=event.clears_us,
+            )
+        case RoundCleared():
+            if state is None:
+                raise InvariantBroken("a round opens before it clears")
+            return ClearedRound(
+                instrument=state.instrument,
+                resource=state.resource,
+                region=state.region,
+                number=event.number,
+            )
+        case _:
+            assert_never(event)

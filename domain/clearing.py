@@ -1,0 +1,375 @@
+"""Clearing a round: one price, who is filled, and on which node (R8.1, R8.2).
+
+This is the normative code, which an auditor runs again for every round: whole numbers, no clock,
+and the same answer for the orders in any order of the arguments.
+
+1. *Netting.* Of a beneficial owner with orders on both sides, the best bid is set against the
+   cheapest ask while the bid's limit reaches the ask; what they have in common takes no part in
+   this round and both go on resting. What is left of the owner's bids is below what is left of its
+   asks, so at no price can the two meet. A bid takes part in whole lots: a lot that is netted in
+   part stays out.
+2. *Price.* With D(t) the quantity of bids at t or above and S(t) that of asks at t or below, low
+   is the first tick with S(t) ≥ D(t + 1) and high the last with D(t) ≥ S(t − 1): the interval of
+   competitive prices. The price is the reference, clamped to it. This rule maximises volume, and
+   an added ask never raises the price nor an added bid lowers it, which the usual tie-breaks do.
+3. *Margin.* Bids above the price are filled. Bids at the price share what is left: older rounds
+   first, within a round pro rata in whole lots by largest remainder, ties by order number.
+4. *Placement.* Asks are not rationed: each lot goes, in order of its bid, whole to the node with
+   the least free quantity that has room for it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from domain.ids import AccountId, BidId, NodeId, OfferId, ProviderId, RoundId
+from domain.invariant import invariant
+from domain.node import Amount
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestingBid:
+    """A bid as it stands in the book."""
+
+    bid: BidId
+    instrument: RoundId
+    order_no: int
+    round: int  # number of the round in which it came
+    account: AccountId
+    limit_nano: int
+    lot_milli: int
+    open_lots: int
+    fills: int  # leases that it has become so far
+    allocations: tuple[Amount, ...]  # of each lot, beside the device
+    reserved: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestingAsk:
+    """An ask as it stands in the book; it stays there while leases take from its quantity."""
+
+    offer: OfferId
+    instrument: RoundId
+    order_no: int
+    round: int
+    node: NodeId
+    provider: ProviderId
+    account: AccountId
+    resource: str
+    ask_nano: int
+    quantity_milli: int
+    taken_milli: int  # by leases that run on it
+    interruptible: bool
+
+
+#: An ask that takes part, with the quantity that it can give in this round.
+OpenAsk = tuple[RestingAsk, int]
+#: A bid and a number of its lots.
+Lots = tuple[RestingBid, int]
+#: What a node has free of a further resource; None where the node cannot run out of it.
+Room = Callable[[NodeId, str], int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crossing:
+    """A round in which bids and asks meet: its price, and who is filled before placement."""
+
+    low_nano: int
+    high_nano: int
+    price_nano: int
+    demand_milli: int  # eligible bids at the price or above, after netting
+    supply_milli: int  # eligible asks at the price or below, after netting
+    filled: tuple[Lots, ...]  # in (round, order number)
+    asks: tuple[OpenAsk, ...]  # at the price or below
+
+
+#: A round in which no bid reaches an ask.
+NOTHING_MEETS: Final = Crossing(
+    low_nano=0,
+    high_nano=0,
+    price_nano=0,
+    demand_milli=0,
+    supply_milli=0,
+    filled=(),
+    asks=(),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Lots of a bid on a node."""
+
+    bid: RestingBid
+    ask: RestingAsk
+    lots: int
+
+
+def net_own(
+    bids: Iterable[RestingBid], asks: Iterable[OpenAsk], owner_of: Mapping[bytes, bytes]
+) -> tuple[list[Lots], list[OpenAsk]]:
+    """What takes part once every owner's own bids and asks are set against one another.
+
+    ``owner_of`` gives the beneficial owner of every account that has an order here.
+    """
+    wanted = [(bid, bid.open_lots) for bid in bids]
+    offered = list(asks)
+    bidders = {owner_of[bid.account] for bid, _ in wanted}
+    askers = {owner_of[ask.account] for ask, _ in offered}
+    both = bidders & askers
+    if not both:
+        return wanted, offered
+    own_bids: dict[bytes, list[Lots]] = {}
+    own_asks: dict[bytes, list[OpenAsk]] = {}
+    for lots in wanted:
+        if (owner := owner_of[lots[0].account]) in both:
+            own_bids.setdefault(owner, []).append(lots)
+    for ask in offered:
+        if (owner := owner_of[ask[0].account]) in both:
+            own_asks.setdefault(owner, []).append(ask)
+    fewer_lots: dict[bytes, int] = {}
+    less_free: dict[bytes, int] = {}
+    for owner in own_bids:
+        _net_one(own_bids[owner], own_asks[owner], fewer_lots, less_free)
+    return (
+        [(bid, fewer_lots.get(bid.bid, lots)) for bid, lots in wanted],
+        [(ask, less_free.get(ask.offer, free)) for ask, free in offered],
+    )
+
+
+def _net_one(
+    bids: list[Lots], asks: list[OpenAsk], fewer_lots: dict[bytes, int], less_free: dict[bytes, int]
+) -> None:
+    """Net the orders of one owner: best bids against cheapest asks."""
+    bids.sort(key=lambda each: (-each[0].limit_nano, each[0].order_no))
+    asks.sort(key=lambda each: (each[0].ask_nano, each[0].order_no))
+    at = 0
+    for bid, lots in bids:
+        wants = whole = lots * bid.lot_milli
+        while wants and at < len(asks) and asks[at][0].ask_nano <= bid.limit_nano:
+            ask, free = asks[at]
+            free = less_free.get(ask.offer, free)
+            common = min(wants, free)
+            wants -= common
+            less_free[ask.offer] = free - common
+            if free == common:
+                at += 1
+        if wants < whole:
+            fewer_lots[bid.bid] = wants // bid.lot_milli
+
+
+def competitive_interval(
+    demand: Mapping[int, int], supply: Mapping[int, int]
+) -> tuple[int, int] | None:
+    """The first and last competitive price; None where no bid reaches an ask.
+
+    ``demand`` and ``supply`` are the quantities at each limit and ask. Low and high always stand
+    on one of those prices, since between two of them neither curve moves.
+    """
+    limits = [price for price, quantity in demand.items() if quantity]
+    asked = [price for price, quantity in supply.items() if quantity]
+    if not limits or not asked or max(limits) < min(asked):
+        return None
+    prices = sorted({*limits, *asked})
+    low = high = -1
+    above = sum(demand.values())  # D(t), then D(t + 1)
+    below = 0  # S(t − 1), then S(t)
+    for price in prices:
+        if above >= below:
+            high = price
+        above -= demand.get(price, 0)
+        below += supply.get(price, 0)
+        if low < 0 and below >= above:
+            low = price
+    return low, high
+
+
+def cross(
+    bids: Iterable[RestingBid],
+    asks: Iterable[OpenAsk],
+    *,
+    owner_of: Mapping[bytes, bytes],
+    reference_nano: int,
+) -> Crossing | None:
+    """Net, price and ration the eligible orders; None where nothing meets.
+
+    Orders that could not trade at any price (bids below every ask, asks above every bid) may be
+    left out of the arguments: they change nothing.
+    """
+    wanted, offered = net_own(bids, asks, owner_of)
+    demand: dict[int, int] = {}
+    for bid, lots in wanted:
+        demand[bid.limit_nano] = demand.get(bid.limit_nano, 0) + lots * bid.lot_milli
+    supply: dict[int, int] = {}
+    for ask, free in offered:
+        supply[ask.ask_nano] = supply.get(ask.ask_nano, 0) + free
+    interval = competitive_interval(demand, supply)
+    if interval is None:
+        return None
+    low, high = interval
+    price = min(max(reference_nano, low), high)
+    supplied = sum(quantity for at, quantity in supply.items() if at <= price)
+    return Crossing(
+        low_nano=low,
+        high_nano=high,
+        price_nano=price,
+        demand_milli=sum(quantity for at, quantity in demand.items() if at >= price),
+        supply_milli=supplied,
+        filled=tuple(_filled(wanted, price, supplied)),
+        asks=tuple((ask, free) for ask, free in offered if free and ask.ask_nano <= price),
+    )
+
+
+def _filled(wanted: Sequence[Lots], price: int, supplied: int) -> list[Lots]:
+    """Bids above the price whole, bids at it from what is left, in order of their numbers."""
+    filled = [each for each in wanted if each[0].limit_nano > price and each[1]]
+    left = supplied - sum(lots * bid.lot_milli for bid, lots in filled)
+    invariant(left >= 0, "every bid above the price can be filled")
+    rounds: dict[int, list[Lots]] = {}
+    for each in wanted:
+        if each[0].limit_nano == price and each[1]:
+            rounds.setdefault(each[0].round, []).append(each)
+    for number in sorted(rounds):
+        share = pro_rata(rounds[number], left)
+        left -= sum(lots * bid.lot_milli for bid, lots in share)
+        filled += share
+    return sorted(filled, key=lambda each: (each[0].round, each[0].order_no))
+
+
+def pro_rata(wanted: Sequence[Lots], available: int) -> list[Lots]:
+    """Whole lots in proportion to what is wanted; largest remainders first, ties by number.
+
+    With equal lots every bid gets its exact share rounded up or down. Where lots differ, a lot
+    that is too large for the rest leaves it to the next, so that no capacity is lost to it.
+    """
+    total = sum(lots * bid.lot_milli for bid, lots in wanted)
+    if total <= available:
+        return list(wanted)
+    got: dict[bytes, int] = {}
+    order: list[tuple[int, int, RestingBid, int]] = []
+    left = available
+    for bid, lots in wanted:
+        exact = available * lots * bid.lot_milli  # over total
+        whole = exact // (total * bid.lot_milli)
+        got[bid.bid] = whole
+        left -= whole * bid.lot_milli
+        order.append((whole * bid.lot_milli * total - exact, bid.order_no, bid, lots))
+    order.sort(key=lambda each: each[:2])
+    for remainder, _, bid, _ in order:
+        if remainder < 0 and bid.lot_milli <= left:
+            got[bid.bid] += 1
+            left -= bid.lot_milli
+    for _, _, bid, lots in order:
+        more = min(lots - got[bid.bid], left // bid.lot_milli)
+        got[bid.bid] += more
+        left -= more * bid.lot_milli
+    return [(bid, got[bid.bid]) for bid, _ in wanted if got[bid.bid]]
+
+
+class _Tightest:
+    """Nodes by (free quantity, id): a heap of ids for each free quantity that occurs."""
+
+    def __init__(self, asks: Iterable[OpenAsk]) -> None:
+        self._nodes: dict[int, list[bytes]] = {}
+        for ask, free in asks:
+            self._nodes.setdefault(free, []).append(ask.node)
+        for nodes in self._nodes.values():
+            heapify(nodes)
+        self._levels = sorted(self._nodes)
+
+    def pop(self, least: int) -> tuple[int, bytes] | None:
+        """Take out the first node with at least so much free."""
+        at = bisect_left(self._levels, least)
+        if at == len(self._levels):
+            return None
+        free = self._levels[at]
+        nodes = self._nodes[free]
+        node = heappop(nodes)
+        if not nodes:
+            del self._levels[at], self._nodes[free]
+        return free, node
+
+    def push(self, free: int, node: bytes) -> None:
+        """Put a node in, unless it has nothing free."""
+        if free in self._nodes:
+            heappush(self._nodes[free], node)
+        elif free:
+            self._nodes[free] = [node]
+            insort(self._levels, free)
+
+
+def place(filled: Sequence[Lots], asks: Sequence[OpenAsk], room: Room) -> list[Placed]:
+    """Put filled lots on nodes; what fits nowhere is left out. At most one ask a node.
+
+    Lots are placed one at a time by the rule. A node that takes one lot of a bid is then the
+    tightest of those that fit, so it takes the next as well until it is full: one look a node and
+    bid gives the same answer. A node that has no room for a lot of a bid will not have it later in
+    the round. A reserved bid fits only an ask that cannot be reclaimed.
+    """
+    by_node = {ask.node: ask for ask, _ in asks}
+    firm = _Tightest(each for each in asks if not each[0].interruptible)
+    revocable = _Tightest(each for each in asks if each[0].interruptible)
+    left: dict[tuple[bytes, str], int | None] = {}
+    nowhere: dict[tuple[int, bool, tuple[Amount, ...]], bool] = {}
+    placed: list[Placed] = []
+
+    def free_of(node: NodeId, resource: str) -> int | None:
+        key = (node, resource)
+        if key not in left:
+            left[key] = room(node, resource)
+        return left[key]
+
+    for bid, lots in filled:
+        kind = (bid.lot_milli, bid.reserved, bid.allocations)
+        if kind in nowhere:
+            continue
+        passed_over: list[tuple[_Tightest, int, bytes]] = []
+        while lots:
+            found = _first(firm, revocable, bid)
+            if found is None:
+                nowhere[kind] = True
+                break
+            queue, free, node = found
+            ask = by_node[NodeId(node)]
+            fits = min(lots, free // bid.lot_milli)
+            for extra in bid.allocations:
+                has = free_of(ask.node, extra.resource)
+                if has is not None:
+                    fits = min(fits, has // extra.amount)
+            if not fits:
+                passed_over.append(found)
+                continue
+            lots -= fits
+            placed.append(Placed(bid, ask, fits))
+            for extra in bid.allocations:
+                has = free_of(ask.node, extra.resource)
+                if has is not None:
+                    left[node, extra.resource] = has - fits * extra.amount
+            rest = (queue, free - fits * bid.lot_milli, node)
+            if lots:
+                passed_over.append(rest)  # it is full for this bid
+            else:
+                queue.push(rest[1], node)
+        for queue, free, node in passed_over:
+            queue.push(free, node)
+    return placed
+
+
+def _first(
+    firm: _Tightest, revocable: _Tightest, bid: RestingBid
+) -> tuple[_Tightest, int, bytes] | None:
+    """Take the tightest node for a lot out of its queue."""
+    one = firm.pop(bid.lot_milli)
+    if bid.reserved:
+        return None if one is None else (firm, *one)
+    two = revocable.pop(bid.lot_milli)
+    if two is None or (one is not None and one < two):
+        if two is not None:
+            revocable.push(*two)
+        return None if one is None else (firm, *one)
+    if one is not None:
+        firm.push(*one)
+    return (revocable, *two)

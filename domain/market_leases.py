@@ -1,0 +1,529 @@
+"""The market's rules on leases: from a fill to ready, usage, end and refund (R4, R8)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from domain import lease
+from domain.bid import BidFilled, LiveBid, MeteredLimit, lot_worst_case
+from domain.charging import decide_post, early_charge
+from domain.due import MarketDue
+from domain.genesis import Genesis, Role
+from domain.ids import AccountId, AggregateId, LeaseId, NodeId, ProviderId, RoundId
+from domain.invariant import InvariantBroken
+from domain.journal import Purse, move
+from domain.key import RowRefused
+from domain.lease import (
+    ActiveLease,
+    CloseLease,
+    ClosingLease,
+    CompleteLease,
+    EndReason,
+    FailLease,
+    LeaseClosed,
+    LeaseEnded,
+    LeaseOpened,
+    LeaseReady,
+    LeaseState,
+    LeaseToppedUp,
+    LiveLease,
+    OpenedLease,
+    ReadyLeases,
+    ReclaimAnnounced,
+    ReclaimLease,
+    RejectLease,
+    TopUpLease,
+    UsagePosted,
+)
+from domain.lease_decisions import (
+    REJECTIONS_WITHIN_US,
+    decide_close,
+    decide_end,
+    decide_ready,
+    decide_reclaim,
+    decide_reject,
+    decide_top_up,
+    require_active,
+    require_live,
+)
+from domain.market_orders import capacity_freed
+from domain.node import Amount, NodeHealthChanged
+from domain.offer import LiveOffer
+from domain.refusal import KEY_ROLE, TOO_MANY_ROWS, Refused
+from domain.round import Fill, RoundCleared
+from domain.telemetry import UsageStated
+
+if TYPE_CHECKING:
+    from domain.market import Market, Request
+    from domain.processor import ForeignCommit
+
+
+# Who may act for which side
+
+
+def _for_provider(request: Request, state: LeaseState | None, *roles: Role) -> bool:
+    """Whether the key acts for the provider; a node's key only for its own node."""
+    if state is None:
+        return False
+    holder = request.holder
+    if holder.role is Role.NODE:
+        return Role.NODE in roles and holder.node == state.terms.node
+    return holder.role in roles and holder.account == state.terms.account
+
+
+def _for_buyer(request: Request, state: LeaseState | None) -> bool:
+    return state is not None and request.holder.account == state.terms.buyer
+
+
+# Commands
+
+
+def ready_leases(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    """Leases that can be used from now on, row by row."""
+    roles = (Role.OWNER, Role.GATEWAY, Role.NODE)
+    if request.holder.role not in roles:
+        return Refused(KEY_ROLE, request.holder.role.value)
+    if len(request.command.leases) > market.parameters.command_rows:
+        return Refused(TOO_MANY_ROWS, f"at most {market.parameters.command_rows}")
+    refused: list[RowRefused] = []
+    for number, named in enumerate(request.command.leases):
+        state: LeaseState | None = market.unit.state(AggregateId(named))
+        said = decide_ready(
+            state, may_sign=_for_provider(request, state, *roles), at_us=market.time_us
+        )
+        if isinstance(said, Refused):
+            refused.append(RowRefused(row=number, code=said.code.number, detail=said.detail))
+        else:
+            market.emit(AggregateId(named), said)
+    return refused
+
+
+def close_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    """The buyer ends a running lease (R8.4).
+
+    One that is not ready cannot be closed: it is either ready or has failed within minutes, and
+    closing it free of charge would hold capacity for nothing.
+    """
+    if request.holder.role is not Role.OWNER:
+        return Refused(KEY_ROLE, request.holder.role.value)
+    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    active = require_active(state, may_sign=_for_buyer(request, state))
+    if isinstance(active, Refused):
+        return active
+    end_lease(market, active, EndReason.BUYER_CLOSED, market.time_us)
+    return ()
+
+
+def reject_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    """The buyer rejects a lease in its first minutes, at no charge (R4.4)."""
+    if request.holder.role is not Role.OWNER:
+        return Refused(KEY_ROLE, request.holder.role.value)
+    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    active = decide_reject(
+        state,
+        may_sign=_for_buyer(request, state),
+        rejections=market.folds.leases.rejections(request.holder.account, market.time_us),
+        at_us=market.time_us,
+        reject_within_us=market.parameters.reject_within_us,
+    )
+    if isinstance(active, Refused):
+        return active
+    end_lease(market, active, EndReason.BUYER_REJECTED, market.time_us)
+    return ()
+
+
+def top_up_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    """More money of the buyer in one escrow."""
+    if request.holder.role is not Role.OWNER:
+        return Refused(KEY_ROLE, request.holder.role.value)
+    command: TopUpLease = request.command
+    state: LeaseState | None = market.unit.state(AggregateId(command.lease))
+    said = decide_top_up(
+        state,
+        may_sign=_for_buyer(request, state),
+        escrow=command.escrow,
+        amount_nano=command.amount_nano,
+        free_nano=market.folds.balances.of(Purse.FREE, request.holder.account),
+        at_us=market.time_us,
+    )
+    if isinstance(said, Refused):
+        return said
+    market.emit(AggregateId(command.lease), said)
+    return ()
+
+
+def reclaim_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    """The provider announces that it takes an interruptible lease back (R8.5)."""
+    roles = (Role.OWNER, Role.GATEWAY)
+    if request.holder.role not in roles:
+        return Refused(KEY_ROLE, request.holder.role.value)
+    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    said = decide_reclaim(
+        state,
+        may_sign=_for_provider(request, state, *roles),
+        deadline_us=request.command.deadline_us,
+        at_us=market.time_us,
+        reclaim_notice_us=market.parameters.reclaim_notice_us,
+    )
+    if isinstance(said, Refused):
+        return said
+    market.emit(AggregateId(request.command.lease), said)
+    return ()
+
+
+def complete_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    """The workload ended by itself, says the node or the gateway that signs for it."""
+    roles = (Role.GATEWAY, Role.NODE)
+    if request.holder.role not in roles:
+        return Refused(KEY_ROLE, request.holder.role.value)
+    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    active = require_active(state, may_sign=_for_provider(request, state, *roles))
+    if isinstance(active, Refused):
+        return active
+    end_lease(market, active, EndReason.COMPLETED, market.time_us)
+    return ()
+
+
+def fail_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    """The provider gives a lease up, ready or not."""
+    roles = (Role.OWNER, Role.GATEWAY)
+    if request.holder.role not in roles:
+        return Refused(KEY_ROLE, request.holder.role.value)
+    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    live = require_live(state, may_sign=_for_provider(request, state, *roles))
+    if isinstance(live, Refused):
+        return live
+    end_lease(market, live, EndReason.PROVIDER_FAILED, market.time_us)
+    return ()
+
+
+# Deadlines
+
+
+def open_lease(market: Market, due_us: int, named: bytes) -> None:
+    """A fill of a cleared round becomes a lease: reserved → its two escrows, the rest → free.
+
+    The worst case at the round's price is rounded per lot, as the reservation was, so what is
+    released has no remainder however a bid is filled (R4.2).
+    """
+    won = market.folds.leases.won(named)
+    fill = won.fill
+    bid = market.unit.state(AggregateId(fill.bid))
+    offer = market.unit.state(AggregateId(fill.offer))
+    if not isinstance(bid, LiveBid) or not isinstance(offer, LiveOffer):
+        raise InvariantBroken("orders that were filled are live until their leases are open")
+    allocated = fill.lots * lot_worst_case(
+        market.folds.orders.catalogue,
+        resource=bid.resource,
+        lot_milli=bid.lot_milli,
+        price_nano=won.price_nano,
+        term_us=bid.term_us,
+        allocations=bid.allocations,
+    )
+    usage = fill.lots * bid.lot_usage_nano
+    reserved = (Purse.RESERVED, bytes(fill.bid))
+    opened = LeaseOpened(
+        at_us=due_us,
+        lease=fill.lease,
+        bid=fill.bid,
+        offer=fill.offer,
+        instrument=won.instrument,
+        round=won.round,
+        buyer=bid.account,
+        provider=offer.provider,
+        account=offer.account,
+        node=fill.node,
+        resource=bid.resource,
+        price_nano=won.price_nano,
+        term_us=bid.term_us,
+        ready_by_us=due_us + market.parameters.ready_within_us,
+        allocations=(
+            Amount(resource=bid.resource, amount=fill.lots * bid.lot_milli),
+            *(
+                Amount(resource=each.resource, amount=fill.lots * each.amount)
+                for each in bid.allocations
+            ),
+        ),
+        metered=tuple(
+            MeteredLimit(resource=each.resource, per_second=fill.lots * each.per_second)
+            for each in bid.metered
+        ),
+        interruptible=offer.interruptible,
+        notice_us=offer.notice_us,
+        reserved=bid.reserved,
+        escrow_allocated_nano=allocated,
+        escrow_usage_nano=usage,
+        postings=(
+            *move(reserved, (Purse.ESCROW_ALLOCATED, fill.lease), allocated),
+            *move(reserved, (Purse.ESCROW_USAGE, fill.lease), usage),
+            *move(
+                reserved, (Purse.FREE, bid.account), fill.lots * bid.lot_allocated_nano - allocated
+            ),
+        ),
+    )
+    market.emit(AggregateId(fill.lease), opened)
+    market.emit(
+        AggregateId(fill.bid),
+        BidFilled(at_us=due_us, bid=fill.bid, lots=fill.lots, open_lots=bid.open_lots - fill.lots),
+    )
+
+
+def lease_not_ready(market: Market, due_us: int, named: bytes) -> None:
+    """Nothing is charged for a lease that its provider did not make ready in time (R4.4)."""
+    _end_due(market, named, EndReason.PROVIDER_FAILED, due_us)
+
+
+def lease_reclaimed(market: Market, due_us: int, named: bytes) -> None:
+    """The announced deadline of a reclaim."""
+    _end_due(market, named, EndReason.PROVIDER_RECLAIMED, due_us)
+
+
+def lease_expires(market: Market, due_us: int, named: bytes) -> None:
+    """The end of the term."""
+    _end_due(market, named, EndReason.EXPIRED, due_us)
+
+
+def node_down_too_long(market: Market, due_us: int, named: bytes) -> None:
+    """The active leases of a node that stays silent end (R8.5)."""
+    for each in market.folds.leases.active_of(named):
+        _end_due(market, each, EndReason.NODE_DOWN_TOO_LONG, due_us)
+
+
+def _end_due(market: Market, named: bytes, reason: EndReason, due_us: int) -> None:
+    state = market.unit.state(AggregateId(named))
+    if not isinstance(state, (OpenedLease, ActiveLease)):
+        raise InvariantBroken("a lease that is over has no deadline")
+    end_lease(market, state, reason, due_us)
+
+
+# Ends
+
+
+def end_lease(market: Market, state: LiveLease, reason: EndReason, at_us: int) -> None:
+    """End a lease; its capacity is free in the same item (R8.6)."""
+    early = 0
+    if isinstance(state, ActiveLease) and reason is EndReason.BUYER_CLOSED:
+        early = early_charge(state, market.folds.orders.catalogue, at_us)
+    for event in decide_end(
+        state,
+        reason=reason,
+        early_nano=early,
+        at_us=at_us,
+        closing_us=market.parameters.closing_us,
+    ):
+        market.emit(AggregateId(state.terms.lease), event)
+    capacity_freed(market, state.terms.node, at_us)
+
+
+def end_leases_of_provider(
+    market: Market, provider: ProviderId, reason: EndReason, at_us: int
+) -> None:
+    """End every live lease of a provider: all its stake is slashed."""
+    for each in market.folds.leases.live_of(provider):
+        _end_due(market, each, reason, at_us)
+
+
+# What metering says
+
+
+def usage_stated(market: Market, commit: ForeignCommit, stated: UsageStated) -> None:
+    """Charge a statement; the last one closes the lease and returns what is left.
+
+    A statement about a lease that never was active, or is closed, moves no money (R4.6).
+    """
+    aggregate = AggregateId(stated.lease)
+    state = market.unit.state(aggregate)
+    if not isinstance(state, (ActiveLease, ClosingLease)):
+        return
+    said = decide_post(
+        state,
+        stated,
+        catalogue=market.folds.orders.catalogue,
+        parameters=market.parameters,
+        at_us=market.time_us,
+    )
+    market.emit(aggregate, said.posted)
+    now = market.unit.state(aggregate)
+    if said.exhausted and isinstance(now, ActiveLease):
+        end_lease(market, now, EndReason.EXHAUSTED, market.time_us)
+    if said.posted.final and isinstance(now, ClosingLease):
+        market.emit(aggregate, decide_close(now, at_us=market.time_us))
+
+
+# The fold
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """A fill whose lease is not open yet."""
+
+    fill: Fill
+    instrument: RoundId
+    round: int
+    price_nano: int
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """A lease that is open or active."""
+
+    node: NodeId
+    provider: ProviderId
+    buyer: AccountId
+
+
+class LeasesFold:
+    """Live leases by node and provider, rejections, deadlines; a function of the events alone."""
+
+    def __init__(self, genesis: Genesis) -> None:
+        """Start with no lease."""
+        self._won: dict[bytes, Won] = {}
+        self._live: dict[LeaseId, Live] = {}
+        self._of_node: dict[bytes, dict[LeaseId, bool]] = {}  # node → lease → active
+        self._of_provider: dict[bytes, dict[LeaseId, None]] = {}
+        self._rejections: dict[bytes, deque[int]] = {}
+        self._down_since: dict[bytes, int] = {}
+        self._market: Market | None = None
+
+    def bind(self, market: Market) -> None:
+        """Take the market whose deadlines the fold sets."""
+        self._market = market
+
+    @property
+    def market(self) -> Market:
+        """The market that the fold is bound to."""
+        if self._market is None:
+            raise InvariantBroken("a fold is bound before it folds")
+        return self._market
+
+    # What is asked
+
+    def won(self, lease: bytes) -> Won:
+        """The fill that becomes this lease."""
+        return self._won[lease]
+
+    def live_on(self, node: bytes) -> int:
+        """Leases of a node that are open or active, and fills that become one."""
+        waiting = sum(1 for won in self._won.values() if won.fill.node == node)
+        return len(self._of_node.get(node, {})) + waiting
+
+    def active_of(self, node: bytes) -> Sequence[LeaseId]:
+        """Active leases of a node, by id."""
+        return sorted(each for each, active in self._of_node.get(node, {}).items() if active)
+
+    def live_of(self, provider: bytes) -> Sequence[LeaseId]:
+        """Open and active leases of a provider, by id."""
+        return sorted(self._of_provider.get(provider, {}))
+
+    def rejections(self, buyer: bytes, now_us: int) -> int:
+        """Leases that the buyer rejected in the last 24 h (R4.4)."""
+        at = self._rejections.get(buyer, ())
+        return sum(1 for each in at if now_us < each + REJECTIONS_WITHIN_US)
+
+    # Events
+
+    def apply(self, event: Any) -> None:
+        """Take in one event."""
+        deadlines = self.market.deadlines
+        match event:
+            case RoundCleared():
+                for fill in event.fills:
+                    self._won[fill.lease] = Won(
+                        fill, event.instrument, event.number, event.price_nano
+                    )
+                    deadlines.set(MarketDue.OPEN_LEASE, fill.lease, event.at_us)
+            case LeaseOpened():
+                self._opened(event)
+            case LeaseReady():
+                self._of_node[event.node][event.lease] = True
+                deadlines.clear(MarketDue.LEASE_NOT_READY, event.lease)
+                deadlines.set(MarketDue.LEASE_EXPIRES, event.lease, event.expires_us)
+                self._watch(event.node, event.at_us)
+            case ReclaimAnnounced():
+                deadlines.set(MarketDue.RECLAIM, event.lease, event.deadline_us)
+            case LeaseEnded():
+                self._ended(event)
+            case NodeHealthChanged():
+                if event.up:
+                    self._down_since.pop(event.node, None)
+                    deadlines.clear(MarketDue.NODE_DOWN_TOO_LONG, event.node)
+                else:
+                    self._down_since[event.node] = event.down_since_us
+                    self._watch(event.node, event.at_us)
+            case _:
+                pass
+
+    def _opened(self, event: LeaseOpened) -> None:
+        deadlines = self.market.deadlines
+        del self._won[event.lease]
+        deadlines.clear(MarketDue.OPEN_LEASE, event.lease)
+        deadlines.set(MarketDue.LEASE_NOT_READY, event.lease, event.ready_by_us)
+        self._live[event.lease] = Live(event.node, event.provider, event.buyer)
+        self._of_node.setdefault(event.node, {})[event.lease] = False
+        self._of_provider.setdefault(event.provider, {})[event.lease] = None
+
+    def _ended(self, event: LeaseEnded) -> None:
+        deadlines = self.market.deadlines
+        for kind in (MarketDue.LEASE_NOT_READY, MarketDue.LEASE_EXPIRES, MarketDue.RECLAIM):
+            deadlines.clear(kind, event.lease)
+        was = self._live.pop(event.lease)
+        _forget(self._of_node, was.node, event.lease)
+        _forget(self._of_provider, was.provider, event.lease)
+        if not any(self._of_node.get(was.node, {}).values()):
+            deadlines.clear(MarketDue.NODE_DOWN_TOO_LONG, was.node)
+        if event.reason is EndReason.BUYER_REJECTED:
+            at = self._rejections.setdefault(was.buyer, deque())
+            at.append(event.at_us)
+            while event.at_us >= at[0] + REJECTIONS_WITHIN_US:
+                at.popleft()
+
+    def _watch(self, node: NodeId, now_us: int) -> None:
+        """End the node's active leases if it stays down.
+
+        The deadline stands only while there is something to end, so that it never fires in vain;
+        the silence may be noticed late, but a lease does not end before that.
+        """
+        since_us = self._down_since.get(node)
+        if since_us is not None and any(self._of_node.get(node, {}).values()):
+            due_us = max(since_us + self.market.parameters.node_down_us, now_us)
+            self.market.deadlines.set(MarketDue.NODE_DOWN_TOO_LONG, node, due_us)
+
+
+def _forget(by: dict[bytes, dict[LeaseId, Any]], key: bytes, lease: LeaseId) -> None:
+    """Take a lease out of an index; an empty entry goes."""
+    del by[key][lease]
+    if not by[key]:
+        del by[key]
+
+
+HANDLERS: Final[Mapping[type[Any], Callable[[Market, Request], Refused | Sequence[RowRefused]]]] = {
+    ReadyLeases: ready_leases,
+    CloseLease: close_lease,
+    RejectLease: reject_lease,
+    TopUpLease: top_up_lease,
+    ReclaimLease: reclaim_lease,
+    CompleteLease: complete_lease,
+    FailLease: fail_lease,
+}
+FIRE: Final[Mapping[int, Callable[[Market, int, bytes], None]]] = {
+    MarketDue.OPEN_LEASE: open_lease,
+    MarketDue.LEASE_NOT_READY: lease_not_ready,
+    MarketDue.LEASE_EXPIRES: lease_expires,
+    MarketDue.RECLAIM: lease_reclaimed,
+    MarketDue.NODE_DOWN_TOO_LONG: node_down_too_long,
+}
+LEARN: Final[Mapping[type[Any], Callable[[Market, ForeignCommit, Any], None]]] = {
+    UsageStated: usage_stated,
+}
+EVOLVE: Final[Mapping[type[Any], Callable[[Any, Any], Any]]] = {
+    LeaseOpened: lease.evolve,
+    LeaseReady: lease.evolve,
+    LeaseToppedUp: lease.evolve,
+    ReclaimAnnounced: lease.evolve,
+    UsagePosted: lease.evolve,
+    LeaseEnded: lease.evolve,
+    LeaseClosed: lease.evolve,
+}

@@ -37,8 +37,8 @@ from domain.market import Market
 from domain.merkle import MerkleTree
 from domain.ports import Log, LogRecord
 from domain.processor import DictStates, Processor, Source, States, decode_commit
-from domain.signed import Verifier
 from domain.provider import StakeSlashed
+from domain.signed import Verifier
 from domain.telemetry import INTAKE, TelemetryAccepted
 
 READ_BYTES: Final = 8 * 1024 * 1024
@@ -338,9 +338,7 @@ class LedgerAudit:
             if not isinstance(counted, Counted):
                 self._diverge("run_digest", "runs[-1].next", "the record that goes on is noise")
             assert isinstance(counted, Counted)
-            items = processor.foreign(
-                self._foreign(reading, counted), max(reading.items_done, 0)
-            )
+            items = processor.foreign(self._foreign(reading, counted), max(reading.items_done, 0))
         while len(processor.unit.events) < wanted and next(items, None) is not None:
             pass
         reading.items_done = run.items_done
@@ -502,9 +500,7 @@ class Totals:
         if dict(self.journal.all()) != dict(balances):
             wrong.append("the journal's balances are not the market's")
         if self.charged != self.provider + self.protocol:
-            wrong.append(
-                f"lines posted {self.charged}, shares {self.provider} + {self.protocol}"
-            )
+            wrong.append(f"lines posted {self.charged}, shares {self.provider} + {self.protocol}")
         held = -balances.get((Purse.EXTERNAL, NOBODY), 0)
         if held != self.deposited - self.claimed:
             wrong.append(f"deposited {self.deposited} − claimed {self.claimed} is not {held}")

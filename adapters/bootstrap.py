@@ -294,9 +294,7 @@ def worker(
 ) -> Worker:
     """A processor at work: its ledger written through the library, its inputs read from the log."""
     depth = Depth.COMMITS if ledger is Ledger.METERING else Depth.PAYLOADS
-    partition = network.partition(
-        ledger, shard, log=log, index=index, depth=depth, signer=signer
-    )
+    partition = network.partition(ledger, shard, log=log, index=index, depth=depth, signer=signer)
     application_ = application(partition, network)
     own = HeldStates(application_) if ledger is Ledger.METERING else application_
     return Worker(

@@ -75,9 +75,7 @@ def _folder(folder: Path | None) -> Path:
 
 
 @contextmanager
-def _log(
-    kind: LogKind, folder: Path
-) -> Iterator[tuple[Any, Any, Any]]:
+def _log(kind: LogKind, folder: Path) -> Iterator[tuple[Any, Any, Any]]:
     """The log, its admin, and what joins a tick's appends into one transaction."""
     if kind is LogKind.SQLITE:
         from adapters.sqlite_log import SqliteLog, SqliteTopics

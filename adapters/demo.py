@@ -46,7 +46,7 @@ from adapters.evm_wallet import Wallet
 from adapters.follow import Follower
 from domain import payout_tree
 from domain.account import OpenAccount
-from domain.bid import BidPlaced, PlaceBids
+from domain.bid import PlaceBids
 from domain.checkpoint import CheckpointAnchored, CheckpointMade, PayoutLeaf
 from domain.commit import Ledger
 from domain.genesis import DAY_US, HOUR_US, TimeSource
@@ -442,9 +442,7 @@ class Demo:
         tree = payout_tree.build(keccak, domain, payouts)
         word = account_word(account)
         payout = next(p for p in payouts if p.account == word)
-        wallet = Wallet(
-            rpc=self.chain.rpc, config=self.chain.config, signer=self._payees[name]
-        )
+        wallet = Wallet(rpc=self.chain.rpc, config=self.chain.config, signer=self._payees[name])
         wallet.claim(payout, tree.proof(word))
         self._claimed_nano = payout.cumulative_nano
         self._say(f"Day {CLAIM_DAY}: {name} claims {synor(self._claimed_nano)} SYNOR on L1.")

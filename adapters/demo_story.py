@@ -106,11 +106,7 @@ CAPACITY: Final[dict[str, tuple[tuple[str, int], ...]]] = {
         ("storage.hot", 8_000_000),
         ("edge.cache", 1_000_000),
         ("function.provisioned", 256_000),
-        *(
-            (row.resource, 16_000)
-            for row in VERSION_1
-            if row.resource.startswith("vm.")
-        ),
+        *((row.resource, 16_000) for row in VERSION_1 if row.resource.startswith("vm.")),
     ),
 }
 
@@ -178,9 +174,7 @@ _CONTAINERS: Final = (
     ("network.load-balancer", 1_000),
     ("network.static-ip", 1_000),
 )
-_VMS: Final = tuple(
-    (row.resource, 1_000) for row in VERSION_1 if row.resource.startswith("vm.")
-)
+_VMS: Final = tuple((row.resource, 1_000) for row in VERSION_1 if row.resource.startswith("vm."))
 
 
 def script() -> tuple[Want, ...]:

@@ -115,7 +115,7 @@ class WatcherTurn:
 def observation(event: L1Event) -> Any:
     """The command that tells the market of an event of the vault."""
     place = event.place
-    where = {
+    where: dict[str, Any] = {
         "block": place.block_number,
         "block_hash": Hash32(place.block_hash),
         "transaction": Hash32(place.tx_hash),
@@ -132,9 +132,7 @@ def observation(event: L1Event) -> Any:
                 **where,
             )
         case CheckpointProposed():
-            return ObserveCheckpoint(
-                epoch=event.checkpoint.epoch, checkpoint=event.hash, **where
-            )
+            return ObserveCheckpoint(epoch=event.checkpoint.epoch, checkpoint=event.hash, **where)
         case Claimed():
             account = account_of_word(event.account)
             return ObserveClaim(

@@ -19,7 +19,6 @@ from eventsourcing.persistence import (
     EventStore,
     InfrastructureFactory,
     IntegrityError,
-    OperationalError,
     PersistenceError,
     Recording,
 )
@@ -62,9 +61,8 @@ class LedgerApplication(Application[UUID]):
         Application.DEEPCOPY_FROM_AGGREGATE_CACHE: "n",
     }
 
-    #: What ``commit`` raises when another commit took the height, and when it is not certain.
+    #: What ``commit`` raises when another commit took the height.
     lost: ClassVar[tuple[type[Exception], ...]] = (IntegrityError,)
-    failed: ClassVar[tuple[type[Exception], ...]] = (OperationalError,)
 
     def __init__(
         self,

@@ -59,7 +59,8 @@ class LogicalTime:
     def _settle(self) -> None:
         for _ in range(ROUNDS_MAX):
             # Every turn is taken, also after one that appended.
-            if not any([turn() for turn in self._turns]):
+            appended = [turn() for turn in self._turns]
+            if not any(appended):
                 return
         invariant(False, f"the system is not at rest after {ROUNDS_MAX} rounds")
 

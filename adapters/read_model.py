@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from operator import itemgetter
 from typing import Any, Final
 
 from eventsourcing.persistence import IntegrityError, Tracking, TrackingRecorder
@@ -67,7 +68,7 @@ class SqlRows(Rows):
         self._dirty: dict[Table, dict[Key, None]] = {}
         self._added: dict[Table, list[Row]] = {}
         self._selects: dict[Table, Any] = {}
-        self._writes: dict[Table, Any] = {}
+        self._writes: dict[Table, _Writer] = {}
 
     def add(self, table: Table, row: Row) -> None:
         """Write a row that no fold reads again: it goes out with the batch and is not kept."""
@@ -148,17 +149,45 @@ class SqlRows(Rows):
                     [dict(zip(names, key, strict=True)) for key in gone],
                 )
             if rows:
-                connection.execute(self._upsert(table, connection), rows)
+                self._write(table, connection, rows)
         for table, rows in self._added.items():
-            connection.execute(insert(table), rows)
+            self._write(table, connection, rows)
         self._dirty.clear()
         self._added.clear()
 
-    def _upsert(self, table: Table, connection: Connection) -> Any:
-        statement = self._writes.get(table)
-        if statement is None:
-            statement = self._writes[table] = upsert(table, connection)
-        return statement
+    def _write(self, table: Table, connection: Connection, rows: list[Row]) -> None:
+        writer = self._writes.get(table)
+        if writer is None:
+            writer = self._writes[table] = _Writer(table, connection)
+        connection.exec_driver_sql(writer.sql, writer.parameters(rows))
+
+
+class _Writer:
+    """The upsert of one table in the driver's own terms: half the cost of a batch otherwise."""
+
+    def __init__(self, table: Table, connection: Connection) -> None:
+        dialect = connection.dialect
+        compiled = upsert(table, connection).compile(
+            dialect=dialect, column_keys=[column.name for column in table.columns]
+        )
+        self.sql = str(compiled)
+        self._names: Sequence[str] | None = compiled.positiontup if compiled.positional else None
+        found = {
+            column.name: column.type.dialect_impl(dialect).bind_processor(dialect)
+            for column in table.columns
+        }
+        self._convert = [(name, convert) for name, convert in found.items() if convert is not None]
+
+    def parameters(self, rows: list[Row]) -> list[Any]:
+        """The rows as the driver takes them."""
+        if self._convert:
+            rows = [dict(row) for row in rows]
+            for name, convert in self._convert:
+                for row in rows:
+                    row[name] = convert(row[name])
+        if self._names is None:
+            return rows
+        return [*map(itemgetter(*self._names), rows)]
 
 
 def upsert(table: Table, connection: Connection) -> Any:

@@ -49,22 +49,19 @@ class ClockBehind(Exception):
     """The log's append times are ahead of this machine's clock: an operating guard, no rule."""
 
 
-class LostRace(Exception):
-    """The ledger has moved on since this step began: it never happened."""
-
-
 class OwnLedger(States, Protocol):
     """The store of a processor's own ledger; ``LedgerApplication`` is the one."""
 
-    #: What ``commit`` raises when another commit counts at the height.
-    lost: tuple[type[Exception], ...]
-    #: What it raises when it failed, or when it is not certain that it did.
-    failed: tuple[type[Exception], ...]
+    @property
+    def lost(self) -> tuple[type[Exception], ...]:
+        """What ``commit`` raises when another commit counts at the height."""
+        ...
+
 
     def commit(
         self, events: Sequence[Emitted], states: Sequence[Versioned], header: CommitHeader
     ) -> Any:
-        """Record one step as one commit; raises one of ``lost`` or ``failed``."""
+        """Record one step as one commit; raises one of ``lost``, or that it failed."""
         ...
 
     def forget(self) -> None:
@@ -82,7 +79,7 @@ class HeldStates(DictStates):
         """Hold the states of ``own``, which records."""
         super().__init__()
         self._own = own
-        self.lost, self.failed = own.lost, own.failed
+        self.lost: tuple[type[Exception], ...] = own.lost
 
     def commit(
         self, events: Sequence[Emitted], states: Sequence[Versioned], header: CommitHeader
@@ -217,13 +214,12 @@ class Worker:
             for reading in self._readings:
                 self._read(reading, wait_s if reading is self._readings[0] else 0.0)
             self._commit_if_due()
-        except (LostRace, *self._own.lost):
-            # Another record counts at our height: what this step decided never happened.
-            self.lost_races += 1
+        except Exception as error:
+            # Whatever it was, what this step decided is not on the ledger, or not known to be.
             self._recovered = False
-            return True
-        except self._own.failed:
-            self._recovered = False
+            if isinstance(error, self._own.lost):
+                self.lost_races += 1
+                return True
             raise
         return self._height != before
 
@@ -400,7 +396,7 @@ class Worker:
         while fed < len(records):
             rest = records[fed:] if fed else records
             done = 0
-            for done in self.processor.external_many(reading.source, rest):
+            for done in self.processor.external_many(reading.source, rest):  # noqa: B007
                 if full(self.processor.unit):
                     break
             for record in rest[:done]:
@@ -423,7 +419,7 @@ class Worker:
         items = max(reading.items_done, 0)
         while True:
             done = items
-            for done in self.processor.foreign(commit, items):
+            for done in self.processor.foreign(commit, items):  # noqa: B007
                 if full(self.processor.unit):
                     break
             else:
@@ -487,7 +483,7 @@ class Worker:
     def _commit(self) -> None:
         processor = self.processor
         if self._commits.head().height != self._height:
-            raise LostRace
+            raise self._own.lost[0]("the ledger has moved on since this step began")
         self._own.commit(
             processor.unit.events,
             processor.unit.finals(),
@@ -528,5 +524,3 @@ def writer_of(genesis: Any, ledger: Ledger) -> PublicKey:
             return PublicKey(genesis.metering_writer)
         case Ledger.SETTLEMENT:
             return PublicKey(genesis.settlement_writer)
-
-

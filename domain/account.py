@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Final, assert_never
 
-from domain.ids import AccountId, Address, Hash32, PublicKey, Wide
-from domain.journal import Posting
+from domain.ids import WIDE_MAX, AccountId, Address, Hash32, PublicKey, Wide
+from domain.invariant import invariant
+from domain.journal import NOBODY, Posting, Purse, move
 from domain.record import record
+from domain.refusal import Refused, code
 
 
 @record("synor.account.v1.AccountOpened")
@@ -86,6 +89,30 @@ AccountEvent = (
 )
 
 
+# States
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unopened:
+    """Money came before the owner: the id derives from a key, so it may still be opened."""
+
+    deposited_nano: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """An account with an owner. Balances are the journal's; here stands what only grows."""
+
+    owner: AccountId
+    payee: Address
+    deposited_nano: int
+    matured_nano: int = 0
+    claimed_nano: int = 0
+
+
+AccountState = Unopened | Opened
+
+
 # Commands
 
 
@@ -134,3 +161,155 @@ class ObserveClaim:
     block_hash: Annotated[Hash32, "L1 block hash"]
     transaction: Annotated[Hash32, "L1 transaction hash"]
     log_index: Annotated[int, "index of the log in its block"]
+
+
+# Refusals
+
+ACCOUNT_EXISTS: Final = code(301, "account_exists", "A key opens one account; use it.")
+OWNER_UNKNOWN: Final = code(
+    303, "owner_unknown", "Name an opened account as beneficial owner, or none."
+)
+AMOUNT_NOT_POSITIVE: Final = code(304, "amount_not_positive", "Name an amount above zero.")
+INSUFFICIENT_FREE: Final = code(
+    305, "insufficient_free", "Deposit more, or free what is reserved, and send it again."
+)
+ALREADY_OBSERVED: Final = code(
+    311, "already_observed", "Nothing is left to do: this position of the chain was taken in."
+)
+CLAIM_DOES_NOT_FOLLOW: Final = code(
+    312, "claim_does_not_follow", "Send the claims of an account in the order of the chain."
+)
+CLAIM_BEYOND_PAYABLE: Final = code(
+    313, "claim_beyond_payable", "The chain paid what was not authorised: stop, a person looks."
+)
+DEPOSIT_TOO_LARGE: Final = code(
+    318, "deposit_too_large", "All deposits together stay within 128 bits."
+)
+
+
+# Decide
+
+
+def decide_open(
+    command: OpenAccount,
+    state: AccountState | None,
+    *,
+    account: AccountId,
+    key: PublicKey,
+    owner: AccountId | None,
+    now_us: int,
+) -> AccountOpened | Refused:
+    """The first thing that a key does; ``owner`` is the beneficial owner of the account named."""
+    if isinstance(state, Opened):
+        return Refused(ACCOUNT_EXISTS, account.hex())
+    if owner is None and command.owner is not None:
+        return Refused(OWNER_UNKNOWN, command.owner.hex())
+    return AccountOpened(
+        at_us=now_us,
+        account=account,
+        key=key,
+        owner=account if owner is None else owner,
+        payee=command.payee,
+    )
+
+
+def decide_withdraw(
+    amount_nano: int, *, account: AccountId, free_nano: int, now_us: int
+) -> WithdrawalRequested | Refused:
+    """Free money waits for the epoch (R9.1)."""
+    refused = unaffordable(amount_nano, free_nano)
+    if refused is not None:
+        return refused
+    return WithdrawalRequested(
+        at_us=now_us,
+        account=account,
+        amount_nano=Wide(amount_nano),
+        postings=move((Purse.FREE, account), (Purse.WITHDRAWAL, account), amount_nano),
+    )
+
+
+def unaffordable(amount_nano: int, free_nano: int) -> Refused | None:
+    """Why an amount cannot be taken from the free balance, or None where it can."""
+    if amount_nano <= 0:
+        return Refused(AMOUNT_NOT_POSITIVE, f"{amount_nano}")
+    if amount_nano > free_nano:
+        return Refused(INSUFFICIENT_FREE, f"asked {amount_nano}, free {free_nano}")
+    return None
+
+
+def decide_deposit(
+    seen: ObserveDeposit, *, last: tuple[int, int], deposited_nano: int, now_us: int
+) -> DepositCredited | Refused:
+    """A deposit beyond the last one; ``last`` is the (block, log index) of that one."""
+    if seen.amount_nano <= 0:
+        return Refused(AMOUNT_NOT_POSITIVE, f"{seen.amount_nano}")
+    if (seen.block, seen.log_index) <= last:
+        return Refused(ALREADY_OBSERVED, f"the last deposit stood at {last}")
+    if deposited_nano + seen.amount_nano > WIDE_MAX:
+        return Refused(DEPOSIT_TOO_LARGE, f"{seen.amount_nano}")
+    return DepositCredited(
+        at_us=now_us,
+        account=seen.account,
+        amount_nano=seen.amount_nano,
+        block=seen.block,
+        transaction=seen.transaction,
+        log_index=seen.log_index,
+        postings=move((Purse.EXTERNAL, NOBODY), (Purse.FREE, seen.account), seen.amount_nano),
+    )
+
+
+def decide_claim(
+    seen: ObserveClaim, state: AccountState | None, *, payable_nano: int, now_us: int
+) -> ClaimSettled | Refused:
+    """A claim pays cumulative − paid (R9.2), so what was paid says where it stands in order."""
+    claimed = state.claimed_nano if isinstance(state, Opened) else 0
+    if seen.amount_nano <= 0:
+        return Refused(AMOUNT_NOT_POSITIVE, f"{seen.amount_nano}")
+    if seen.cumulative_nano <= claimed:
+        return Refused(ALREADY_OBSERVED, f"{claimed} was claimed")
+    if seen.cumulative_nano - seen.amount_nano != claimed:
+        return Refused(CLAIM_DOES_NOT_FOLLOW, f"{claimed} was claimed")
+    if seen.amount_nano > payable_nano:
+        return Refused(CLAIM_BEYOND_PAYABLE, f"claimed {seen.amount_nano} of {payable_nano}")
+    return ClaimSettled(
+        at_us=now_us,
+        account=seen.account,
+        amount_nano=seen.amount_nano,
+        cumulative_nano=seen.cumulative_nano,
+        transaction=seen.transaction,
+        postings=move((Purse.PAYABLE, seen.account), (Purse.EXTERNAL, NOBODY), seen.amount_nano),
+    )
+
+
+# Evolve
+
+
+def evolve(state: AccountState | None, event: AccountEvent) -> AccountState:
+    """The account after one more event."""
+    match event:
+        case AccountOpened():
+            before = state or Unopened()
+            invariant(isinstance(before, Unopened), "an account is opened once")
+            return Opened(
+                owner=event.owner, payee=event.payee, deposited_nano=before.deposited_nano
+            )
+        case DepositCredited():
+            known = state or Unopened()
+            return replace(known, deposited_nano=known.deposited_nano + event.amount_nano)
+        case PayeeSet():
+            return replace(_opened(state), payee=event.payee)
+        case WithdrawalRequested():
+            return _opened(state)
+        case EarningsMatured():
+            earner = _opened(state)
+            return replace(earner, matured_nano=earner.matured_nano + event.amount_nano)
+        case ClaimSettled():
+            return replace(_opened(state), claimed_nano=event.cumulative_nano)
+        case _:
+            assert_never(event)
+
+
+def _opened(state: AccountState | None) -> Opened:
+    invariant(isinstance(state, Opened), "the account is open")
+    assert isinstance(state, Opened)
+    return state

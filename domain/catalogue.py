@@ -6,8 +6,9 @@ difference to what was posted before (R1.4, R1.5), so batching and window length
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
-from typing import Annotated, Final, Mapping
+from typing import Annotated, Final
 
 from domain.record import record
 

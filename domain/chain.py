@@ -126,9 +126,7 @@ class ChainReader:
         if self._noise:
             low = self.height - NOISE_HEIGHTS
             self._noise = {h: at for h, at in self._noise.items() if at >= low}
-        return Counted(
-            record.offset, record.time_us, envelope, self.hash, body, record.value
-        )
+        return Counted(record.offset, record.time_us, envelope, self.hash, body, record.value)
 
     def _ignore(self, record: LogRecord, why: str, envelope: Envelope | None = None) -> Noise:
         self.noise_count += 1

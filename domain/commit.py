@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Final, Sequence
+from typing import Annotated, Final
 
 from domain.ids import Hash32
 from domain.record import record

@@ -23,3 +23,4 @@ class MeteringDue(IntEnum):
     """Deadlines of a metering shard."""
 
     NODE_SILENT = 1  # id: node
+    STATEMENT = 2  # id: window end (8 bytes), then nothing, a lease, or 17 bytes of 0xff

@@ -105,7 +105,7 @@ class Sequences:
 
     def judge(
         self, key: bytes, session: int, number: int, digest: bytes, latest_us: int
-    ) -> None | Repeat | Refused:
+    ) -> Repeat | Refused | None:
         """None if the number is new; the first answer of a repeat; or the refusal.
 
         ``latest_us`` is the latest start time that a session may have.
@@ -121,7 +121,7 @@ class Sequences:
             return Refused(SESSION_IN_FUTURE, f"session {session} > {latest_us}")
         return None
 
-    def _judge_number(self, kept: _Session, number: int, digest: bytes) -> None | Repeat | Refused:
+    def _judge_number(self, kept: _Session, number: int, digest: bytes) -> Repeat | Refused | None:
         if number <= kept.highest - self._window:
             low = kept.highest - self._window + 1
             return Refused(SEQUENCE_TOO_OLD, f"number {number}, the window begins at {low}")

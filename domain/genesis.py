@@ -113,9 +113,11 @@ def broken_bounds(p: Parameters) -> tuple[str, ...]:
         for name, (low, high) in BOUNDS.items()
         if not low <= getattr(p, name) <= high
     ]
-    for positive in ("usage_window_us", "round_us", "epoch_us", "sla_window_us", "grace_us"):
-        if getattr(p, positive) == 0:
-            wrong.append(f"{positive} must be above zero")
+    wrong.extend(
+        f"{positive} must be above zero"
+        for positive in ("usage_window_us", "round_us", "epoch_us", "sla_window_us", "grace_us")
+        if getattr(p, positive) == 0
+    )
     if p.grace_max_us < p.grace_us:
         wrong.append("grace_max_us must be at least grace_us")
     if p.node_down_us < p.grace_max_us:

@@ -7,8 +7,9 @@ to zero, and no account but ``external`` is ever negative.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Annotated, Iterable, Mapping
+from typing import Annotated
 
 from domain.ids import Bytes16, Wide
 from domain.invariant import invariant
@@ -78,7 +79,7 @@ class Balances:
         total = 0
         touched: dict[Place, int] = {}
         for posting in postings:
-            place = (posting.purse, posting.owner)
+            place: Place = (posting.purse, posting.owner)
             total += posting.amount_nano
             touched[place] = touched.get(place, 0) + posting.amount_nano
         invariant(total == 0, "postings sum to zero")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
+from typing import Annotated, Final, assert_never
 
 from domain.genesis import Role
 from domain.ids import AccountId, AggregateId, Hash32, NodeId, PublicKey, derive
+from domain.invariant import invariant
 from domain.record import record
+from domain.refusal import KEY_ROLE, Refused, code
 
 
 def key_aggregate(key: bytes) -> AggregateId:
@@ -60,6 +63,35 @@ class CommandAnswered:
 KeyEvent = KeyRegistered | KeyRevoked | CommandAnswered
 
 
+# States
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unregistered:
+    """Only ever answered: a key of the genesis, or a newcomer whose account was refused."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """May sign what its role allows."""
+
+    role: Role
+    account: AccountId
+    node: NodeId | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutOfForce:
+    """Revoked, for ever."""
+
+    role: Role
+    account: AccountId
+    node: NodeId | None
+
+
+KeyState = Unregistered | InForce | OutOfForce
+
+
 # Commands
 
 
@@ -76,3 +108,60 @@ class RevokeKey:
     """An owner takes a key of the account out of force; not the last owner key."""
 
     key: Annotated[PublicKey, "Ed25519 public key"]
+
+
+# Refusals
+
+KEY_EXISTS: Final = code(306, "key_exists", "A key is registered once, for ever; take another.")
+KEY_NOT_OF_ACCOUNT: Final = code(
+    308, "key_not_of_account", "An owner revokes keys of its own account; no key of the genesis."
+)
+KEY_ALREADY_REVOKED: Final = code(309, "key_already_revoked", "Nothing is left to do.")
+LAST_OWNER_KEY: Final = code(
+    310, "last_owner_key", "Register another owner key first: an account keeps one in force."
+)
+
+
+# Decide
+
+
+def decide_register(
+    command: RegisterKey, *, account: AccountId, known: bool, now_us: int
+) -> KeyRegistered | Refused:
+    """Another owner key, or a gateway; node keys come with their nodes."""
+    if command.role not in (Role.OWNER, Role.GATEWAY):
+        return Refused(KEY_ROLE, f"an account has no key with the role {command.role.value}")
+    if known:
+        return Refused(KEY_EXISTS, command.key.hex())
+    return KeyRegistered(at_us=now_us, key=command.key, role=command.role, account=account)
+
+
+def decide_revoke(
+    command: RevokeKey, state: KeyState | None, *, account: AccountId, owners: int, now_us: int
+) -> KeyRevoked | Refused:
+    """A key of the account goes out of force; ``owners`` owner keys of it are in force."""
+    if not isinstance(state, InForce | OutOfForce) or state.account != account:
+        return Refused(KEY_NOT_OF_ACCOUNT, command.key.hex())
+    if isinstance(state, OutOfForce):
+        return Refused(KEY_ALREADY_REVOKED, command.key.hex())
+    if state.role is Role.OWNER and owners == 1:
+        return Refused(LAST_OWNER_KEY, command.key.hex())
+    return KeyRevoked(at_us=now_us, key=command.key)
+
+
+# Evolve
+
+
+def evolve(state: KeyState | None, event: KeyEvent) -> KeyState:
+    """The key after one more event; answers leave no trace beside the number windows."""
+    match event:
+        case KeyRegistered():
+            return InForce(role=event.role, account=event.account, node=event.node)
+        case KeyRevoked():
+            invariant(isinstance(state, InForce), "a key in force is revoked")
+            assert isinstance(state, InForce)
+            return OutOfForce(role=state.role, account=state.account, node=state.node)
+        case CommandAnswered():
+            return state if state is not None else Unregistered()
+        case _:
+            assert_never(event)

@@ -5,11 +5,15 @@ The first commit (height 0) of every ledger holds ``LogBound`` and ``GenesisReco
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from dataclasses import dataclass, replace
+from typing import Annotated, Final, assert_never
 
-from domain.genesis import Genesis
+from domain.catalogue import Catalogue, How, PriceRow, Revenue
+from domain.genesis import BOUNDS, Genesis, Parameters, broken_bounds
 from domain.ids import AggregateId, Bytes16, PublicKey, derive
+from domain.invariant import invariant
 from domain.record import record
+from domain.refusal import Refused, code
 
 LEDGER_ID: Final = AggregateId(derive("ledger"))
 
@@ -81,6 +85,18 @@ LedgerEvent = (
 )
 
 
+# State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerState:
+    """What is in force; None before the genesis was recorded. ``LogBound`` is no part of it."""
+
+    parameters: Parameters | None = None
+    rules_version: int = 0
+    rows_added: tuple[PriceRow, ...] = ()
+
+
 # Commands
 
 
@@ -97,3 +113,77 @@ class ChangeParameter:
 
     name: Annotated[str, "field of Parameters"]
     value: Annotated[int, "new value in the field's unit"]
+
+
+# Refusals
+
+UNKNOWN_PARAMETER: Final = code(
+    314, "unknown_parameter", "Name a field of the genesis' parameters."
+)
+PARAMETER_OUT_OF_BOUNDS: Final = code(
+    315, "parameter_out_of_bounds", "Keep every parameter within its bounds; the first is named."
+)
+
+
+# Decide
+
+
+def decide_change(
+    command: ChangeParameter, parameters: Parameters, *, now_us: int
+) -> ParameterChanged | Refused:
+    """Another value for one parameter, if all of them together keep their bounds (R10)."""
+    if command.name not in BOUNDS:
+        return Refused(UNKNOWN_PARAMETER, command.name[:64])
+    wrong = broken_bounds(changed(parameters, command.name, command.value))
+    if wrong:
+        return Refused(PARAMETER_OUT_OF_BOUNDS, wrong[0])
+    return ParameterChanged(at_us=now_us, name=command.name, value=command.value)
+
+
+def changed(parameters: Parameters, name: str, value: int) -> Parameters:
+    """The parameters with one other value."""
+    return replace(parameters, **{name: value})
+
+
+def priced(event: PriceRowAdded) -> PriceRow:
+    """The catalogue row of a device that the genesis did not price (R2.3): compute, by time."""
+    return PriceRow(
+        resource=event.resource,
+        how=How.ALLOCATED,
+        unit=event.unit,
+        price_nano=event.price_nano,
+        revenue=Revenue.COMPUTE,
+        market=event.market,
+    )
+
+
+def extended(catalogue: Catalogue, genesis: Genesis, event: PriceRowAdded) -> Catalogue:
+    """The catalogue with one more row at its end."""
+    return Catalogue((*catalogue.rows, priced(event)), genesis.shares)
+
+
+# Evolve
+
+
+def evolve(state: LedgerState | None, event: LedgerEvent) -> LedgerState:
+    """What is in force after one more event."""
+    now = state or LedgerState()
+    match event:
+        case LogBound() | WriterRotated():
+            return now
+        case GenesisRecorded():
+            return replace(
+                now,
+                parameters=event.genesis.parameters,
+                rules_version=event.genesis.rules_version,
+            )
+        case RulesActivated():
+            return replace(now, rules_version=event.version)
+        case ParameterChanged():
+            invariant(now.parameters is not None, "the genesis comes first")
+            assert now.parameters is not None
+            return replace(now, parameters=changed(now.parameters, event.name, event.value))
+        case PriceRowAdded():
+            return replace(now, rows_added=(*now.rows_added, priced(event)))
+        case _:
+            assert_never(event)

@@ -7,15 +7,20 @@ taken from other ledgers, ``EVOLVE`` which aggregate an event belongs to. The ru
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Final, Iterator, Mapping, Sequence
+from typing import Any, Final
 
+# The rules, by subject: each module gives HANDLERS, FIRE, LEARN and EVOLVE of its own.
+from domain import market_epochs, market_leases, market_orders, market_registry, market_stake
+from domain.account import OpenAccount
 from domain.codec import Codec
 from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, Ledger
 from domain.gate import COMMAND_WINDOW, Answer, Opened, Repeat, Sequences
 from domain.genesis import Genesis
 from domain.ids import AggregateId, Hash32, derive
 from domain.key import CommandAnswered, RowRefused, key_aggregate
+from domain.market_folds import Folds, Holder
 from domain.ports import LogRecord
 from domain.processor import ForeignCommit, Processor, Source, States
 from domain.refusal import (
@@ -25,11 +30,6 @@ from domain.refusal import (
     Refused,
 )
 from domain.signed import Verifier
-
-# The rules, by subject: each module gives HANDLERS, FIRE, LEARN and EVOLVE of its own.
-from domain import market_epochs, market_leases, market_orders, market_registry, market_stake
-from domain.account import OpenAccount
-from domain.market_folds import Folds, Holder
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ _MODULES: Final = (market_registry, market_orders, market_leases, market_stake, 
 HANDLERS: Final[Mapping[type[Any], Handler]] = {
     kind: handler for module in _MODULES for kind, handler in module.HANDLERS.items()
 }
-FIRE: Final[Mapping[int, Callable[["Market", int, bytes], None]]] = {
+FIRE: Final[Mapping[int, Callable[[Market, int, bytes], None]]] = {
     kind: fire for module in _MODULES for kind, fire in module.FIRE.items()
 }
-LEARN: Final[Mapping[type[Any], Callable[["Market", ForeignCommit, Any], None]]] = {
+LEARN: Final[Mapping[type[Any], Callable[[Market, ForeignCommit, Any], None]]] = {
     kind: learn for module in _MODULES for kind, learn in module.LEARN.items()
 }
 EVOLVE: Final[Mapping[type[Any], Callable[[Any, Any], Any]]] = {
@@ -139,7 +139,6 @@ class Market(Processor):
             return
         request = Request(opened.payload, holder, signed.key, signed.session, signed.number)
         said = handler(self, request)
-        refused = isinstance(said, Refused)
         self.emit(
             key_aggregate(signed.key),
             CommandAnswered(
@@ -151,7 +150,7 @@ class Market(Processor):
                 kind=signed.kind,
                 code=said.code.number if isinstance(said, Refused) else 0,
                 detail=said.detail if isinstance(said, Refused) else "",
-                rows=() if refused else tuple(said),
+                rows=() if isinstance(said, Refused) else tuple(said),
             ),
         )
 
@@ -178,6 +177,9 @@ class Market(Processor):
         """Fold an event into the number windows and every in-process fold."""
         if isinstance(event, CommandAnswered):
             self.sequences.answered(
-                event.key, event.session, event.number, Answer(event.digest, event.code, event.detail)
+                event.key,
+                event.session,
+                event.number,
+                Answer(event.digest, event.code, event.detail),
             )
         self.folds.apply(event)

@@ -7,9 +7,11 @@ in ``projections`` and also fills SQL.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from domain.clearing import RestingAsk, RestingBid
 from domain.genesis import Genesis, Role
 from domain.ids import AccountId, NodeId, PublicKey, account_of
 from domain.journal import Balances
@@ -22,10 +24,34 @@ if TYPE_CHECKING:
 
 
 class Book(Protocol):
-    """Resting orders by instrument; the owner of ``market_orders`` says what it answers."""
+    """Resting orders by instrument, right from the instant at which a round clears."""
 
     def apply(self, event: Any) -> None:
         """Take in one event."""
+        ...
+
+    def bid(self, bid: bytes) -> RestingBid | None:
+        """A bid that rests."""
+        ...
+
+    def ask(self, offer: bytes) -> RestingAsk | None:
+        """An ask that rests."""
+        ...
+
+    def two_sided(self, instrument: bytes) -> bool:
+        """Whether there is a bid and an ask."""
+        ...
+
+    def best_bid(self, instrument: bytes) -> int | None:
+        """The highest limit, or None without a bid."""
+        ...
+
+    def bids_from(self, instrument: bytes, lowest: int) -> Iterator[RestingBid]:
+        """Bids at ``lowest`` or above, best first."""
+        ...
+
+    def asks_to(self, instrument: bytes, highest: int) -> Iterator[RestingAsk]:
+        """Asks at ``highest`` or below, best first."""
         ...
 
 
@@ -36,12 +62,20 @@ class Capacity(Protocol):
         """Take in one event."""
         ...
 
+    def free(self, node: bytes, resource: str) -> int | None:
+        """How much is free; None where the node does not list the resource."""
+        ...
+
 
 class Health(Protocol):
     """Which nodes are up, and since when."""
 
     def apply(self, event: Any) -> None:
         """Take in one event."""
+        ...
+
+    def up(self, node: bytes) -> bool:
+        """Whether the last thing heard of the node is a sign of life."""
         ...
 
 
@@ -139,7 +173,13 @@ class Folds:
         self, genesis: Genesis, shards: int, *, book: Book, capacity: Capacity, health: Health
     ) -> None:
         """Empty folds for one market."""
-        from domain import market_epochs, market_leases, market_orders, market_registry, market_stake
+        from domain import (
+            market_epochs,
+            market_leases,
+            market_orders,
+            market_registry,
+            market_stake,
+        )
 
         self.balances = Balances()
         self.keys = Keys(genesis)

@@ -7,7 +7,7 @@ kept (one hash per set bit of the size), so memory is logarithmic and an append 
 from __future__ import annotations
 
 import hashlib
-from typing import Sequence
+from collections.abc import Sequence
 
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 

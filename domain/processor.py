@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Final, Iterator, Mapping, Protocol, Sequence
+from typing import Any, Final, Protocol
 
 from domain.codec import Codec
 from domain.commit import (
@@ -292,13 +293,16 @@ class Processor:
             codec=self.codec,
             verify=self.verify,
         )
-        is_tick = isinstance(opened, Opened) and isinstance(opened.payload, Tick)
-        if is_tick and opened.signed.key not in self._clock_keys:
-            opened, is_tick = Refused(KEY_ROLE, "a tick is signed by a clock key"), False
-        yield from self.advance(self._time_of(source, record, opened if is_tick else None))
+        tick = None
+        if isinstance(opened, Opened) and isinstance(opened.payload, Tick):
+            if opened.signed.key in self._clock_keys:
+                tick = opened.payload
+            else:
+                opened = Refused(KEY_ROLE, "a tick is signed by a clock key")
+        yield from self.advance(self._time_of(source, record, tick))
         if isinstance(opened, Refused):
             self.unit.count(opened.code.number, record.offset)
-        elif not is_tick:
+        elif tick is None:
             self.handle(opened, source, record)
 
     def external_many(self, source: Source, records: Sequence[LogRecord]) -> Iterator[int]:
@@ -312,13 +316,13 @@ class Processor:
                 yield done
             yield done + 1
 
-    def _time_of(self, source: Source, record: LogRecord, tick: Any) -> int:
+    def _time_of(self, source: Source, record: LogRecord, tick: Tick | None) -> int:
         """The input's own time: append time, or the last tick's in its partition."""
         if self.genesis.time_source is TimeSource.BROKER:
             return record.time_us
         place = (source.topic, source.partition)
         if tick is not None:
-            now = max(tick.payload.time_us, self._ticks.get(place, 0))
+            now = max(tick.time_us, self._ticks.get(place, 0))
             self._ticks[place] = now
         return self._ticks.get(place, 0)
 

@@ -1,18 +1,27 @@
-"""Providers: registration, stake in tranches, admission, slashing (R5, R6)."""
+"""Providers: registration, bonding, admission, unbonding, slashing (R5, R6)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Final, assert_never
 
 from domain.ids import AccountId, Hash32, NodeId, PotId, ProviderId, SlashId, Wide, derive
-from domain.journal import Posting
+from domain.invariant import invariant
+from domain.journal import NOBODY, Posting, Purse, move
 from domain.record import record
+from domain.refusal import Refused, code
+from domain.stake import Stake, StakeTaken, bonded_in, parts_of, taken_from, unbonding_in
 
 
 def provider_of(account: bytes) -> ProviderId:
     """An account runs at most one provider."""
     return ProviderId(derive("provider", account))
+
+
+def slash_of(fault: Fault, *subject: bytes | int | str) -> SlashId:
+    """One fault, one slash (R5.7): the id is the fault's, whoever reports it with whatever."""
+    return SlashId(derive("slash", fault.value, *subject))
 
 
 class Fault(Enum):
@@ -72,15 +81,6 @@ class StakeUnbonding:
     postings: Annotated[tuple[Posting, ...], "stake → unbonding"]
 
 
-@record("synor.provider.v1.StakeTaken")
-class StakeTaken:
-    """What one slash takes from one tranche."""
-
-    tranche: Annotated[int, "number of the tranche"]
-    bonded_nano: Annotated[Wide, "taken from its bonded part"]
-    unbonding_nano: Annotated[Wide, "taken from its unbonding part"]
-
-
 @record("synor.provider.v1.StakeSlashed")
 class StakeSlashed:
     """One fault, one slash (R5.7); what is missing is a shortfall, never a debt (R5.9)."""
@@ -122,6 +122,15 @@ class StakeThawed:
     postings: Annotated[tuple[Posting, ...], "pot → stake and unbonding"]
 
 
+@record("synor.provider.v1.StakeReleased")
+class StakeReleased:
+    """Finished unbonding left with an epoch cut, whose postings carry the money (R9.1)."""
+
+    at_us: Annotated[int, "the cut's deadline: what was released by then is gone, µs UTC"]
+    provider: Annotated[ProviderId, "the provider"]
+    amount_nano: Annotated[Wide, "nano SYNOR"]
+
+
 ProviderEvent = (
     ProviderRegistered
     | StakeBonded
@@ -130,7 +139,43 @@ ProviderEvent = (
     | StakeSlashed
     | StakeFrozen
     | StakeThawed
+    | StakeReleased
 )
+
+
+# States
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commitment:
+    """What a provider promises (R5)."""
+
+    uptime_ppm: int
+    response_time_ms: int
+    durability_pp12: int
+    penalty_ppm: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applicant:
+    """Registered; bonded stake has not reached what its nodes require."""
+
+    account: AccountId
+    commitment: Commitment
+    stake: Stake
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """May offer; SLA windows count from ``admitted_us``."""
+
+    account: AccountId
+    commitment: Commitment
+    stake: Stake
+    admitted_us: int
+
+
+ProviderState = Applicant | Admitted
 
 
 # Commands
@@ -160,3 +205,272 @@ class UnbondStake:
     """Start unbonding, newest tranche first, only above what is required (R6.3)."""
 
     amount_nano: Annotated[Wide, "nano SYNOR, above zero"]
+
+
+# Refusals
+
+PROVIDER_EXISTS: Final = code(401, "provider_exists", "An account runs one provider; use it.")
+NOT_A_PROVIDER: Final = code(402, "not_a_provider", "Register the account as a provider first.")
+COMMITMENT_OUT_OF_BOUNDS: Final = code(
+    403, "commitment_out_of_bounds", "Keep the commitment within the bounds that are named."
+)
+LOCATION_TOO_LONG: Final = code(404, "location_too_long", "Name the place in 100 characters.")
+STAKE_IS_FROZEN: Final = code(
+    406, "stake_is_frozen", "Wait until the open pot is divided; then unbond what thaws."
+)
+STAKE_IS_REQUIRED: Final = code(
+    407, "stake_is_required", "Unbond at most what exceeds the required stake, or retire nodes."
+)
+TOO_MANY_TRANCHES: Final = code(
+    408, "too_many_tranches", "Bond or unbond fewer, larger amounts; wait for releases."
+)
+
+UPTIME_PPM: Final = (900_000, 999_999)
+RESPONSE_TIME_MS: Final = (0, 86_400_000)
+DURABILITY_PP12: Final = (0, 10**12)
+PENALTY_PPM: Final = (0, 1_000_000)
+LOCATION_MAX: Final = 100
+#: Parts of a provider's stake, so that the event that names them all keeps within its bytes.
+PARTS_MAX: Final = 1000
+
+
+# Decide
+
+
+def decide_register(
+    command: RegisterProvider, state: ProviderState | None, *, account: AccountId, now_us: int
+) -> ProviderRegistered | Refused:
+    """An account becomes a provider, with a commitment within its bounds (R5)."""
+    if state is not None:
+        return Refused(PROVIDER_EXISTS, provider_of(account).hex())
+    for name, value, (low, high) in (
+        ("uptime_ppm", command.uptime_ppm, UPTIME_PPM),
+        ("response_time_ms", command.response_time_ms, RESPONSE_TIME_MS),
+        ("durability_pp12", command.durability_pp12, DURABILITY_PP12),
+        ("penalty_ppm", command.penalty_ppm, PENALTY_PPM),
+    ):
+        if not low <= value <= high:
+            return Refused(COMMITMENT_OUT_OF_BOUNDS, f"{name} {value} is not in {low}..{high}")
+    if len(command.location) > LOCATION_MAX:
+        return Refused(LOCATION_TOO_LONG, f"{len(command.location)} characters")
+    return ProviderRegistered(
+        at_us=now_us,
+        provider=provider_of(account),
+        account=account,
+        location=command.location,
+        network=command.network,
+        uptime_ppm=command.uptime_ppm,
+        response_time_ms=command.response_time_ms,
+        durability_pp12=command.durability_pp12,
+        penalty_ppm=command.penalty_ppm,
+    )
+
+
+def decide_bond(
+    amount_nano: int, state: ProviderState | None, *, provider: ProviderId, now_us: int
+) -> StakeBonded | Refused:
+    """A new tranche; the amount was found in the free balance."""
+    if state is None:
+        return Refused(NOT_A_PROVIDER)
+    if parts_of(state.stake) >= PARTS_MAX:
+        return Refused(TOO_MANY_TRANCHES, f"{parts_of(state.stake)} parts, at most {PARTS_MAX}")
+    return StakeBonded(
+        at_us=now_us,
+        provider=provider,
+        tranche=state.stake.next_number,
+        amount_nano=Wide(amount_nano),
+        postings=move((Purse.FREE, state.account), (Purse.STAKE, provider), amount_nano),
+    )
+
+
+def decide_admission(
+    state: ProviderState, *, provider: ProviderId, required_nano: int, nodes: int, now_us: int
+) -> ProviderAdmitted | None:
+    """Admission where bonded stake first reaches Σ r of at least one node (R6.1)."""
+    if not isinstance(state, Applicant) or nodes == 0 or state.stake.bonded_nano < required_nano:
+        return None
+    return ProviderAdmitted(at_us=now_us, provider=provider, required_nano=Wide(required_nano))
+
+
+def decide_unbond(
+    amount_nano: int,
+    state: ProviderState | None,
+    *,
+    provider: ProviderId,
+    required_nano: int,
+    pot_open: bool,
+    release_us: int,
+    now_us: int,
+) -> tuple[StakeUnbonding, ...] | Refused:
+    """Newest tranche first, only above what is required (R6.3), one event per tranche."""
+    if state is None:
+        return Refused(NOT_A_PROVIDER)
+    if pot_open:
+        return Refused(STAKE_IS_FROZEN)
+    stake = state.stake
+    if stake.bonded_nano - amount_nano < required_nano:
+        return Refused(STAKE_IS_REQUIRED, f"bonded {stake.bonded_nano}, required {required_nano}")
+    events: list[StakeUnbonding] = []
+    rest = amount_nano
+    for tranche in reversed(stake.tranches):
+        part = min(rest, tranche.bonded_nano)
+        if part:
+            events.append(
+                StakeUnbonding(
+                    at_us=now_us,
+                    provider=provider,
+                    tranche=tranche.number,
+                    amount_nano=Wide(part),
+                    release_us=release_us,
+                    postings=move((Purse.STAKE, provider), (Purse.UNBONDING, provider), part),
+                )
+            )
+            rest -= part
+    if parts_of(stake) + len(events) > PARTS_MAX:
+        return Refused(TOO_MANY_TRANCHES, f"{parts_of(stake)} parts, at most {PARTS_MAX}")
+    return tuple(events)
+
+
+def frozen_by(
+    stake: Stake, *, provider: ProviderId, pot: PotId, fault_us: int, now_us: int
+) -> StakeFrozen | None:
+    """What a fault's evidence freezes beside what is frozen: whole tranches that it reaches."""
+    reached = taken_from(stake, stake.total_nano, fault_us=fault_us, pot=None)
+    if not reached:
+        return None
+    return StakeFrozen(
+        at_us=now_us,
+        provider=provider,
+        pot=pot,
+        tranches=reached,
+        postings=(
+            *move((Purse.STAKE, provider), (Purse.POT, pot), bonded_in(reached)),
+            *move((Purse.UNBONDING, provider), (Purse.POT, pot), unbonding_in(reached)),
+        ),
+    )
+
+
+def thawed_by(stake: Stake, *, provider: ProviderId, pot: PotId, now_us: int) -> StakeThawed | None:
+    """What is left in a pot goes back to the tranches that it came from."""
+    left = tuple(
+        StakeTaken(
+            tranche=t.number,
+            bonded_nano=Wide(t.bonded_nano),
+            unbonding_nano=Wide(t.unbonding_nano),
+        )
+        for t in stake.tranches
+        if t.pot == pot
+    )
+    if not left:
+        return None
+    return StakeThawed(
+        at_us=now_us,
+        provider=provider,
+        pot=pot,
+        tranches=left,
+        postings=(
+            *move((Purse.POT, pot), (Purse.STAKE, provider), bonded_in(left)),
+            *move((Purse.POT, pot), (Purse.UNBONDING, provider), unbonding_in(left)),
+        ),
+    )
+
+
+def slashed_by(
+    stake: Stake,
+    *,
+    provider: ProviderId,
+    node: NodeId | None,
+    slash: SlashId,
+    fault: Fault,
+    fault_us: int,
+    base_nano: int,
+    due_nano: int,
+    pot: PotId | None,
+    now_us: int,
+) -> StakeSlashed:
+    """One slash, capped by what is reached; all of it goes to the insurance."""
+    tranches = taken_from(stake, due_nano, fault_us=fault_us, pot=pot)
+    bonded, unbonding = bonded_in(tranches), unbonding_in(tranches)
+    insurance = (Purse.INSURANCE, NOBODY)
+    return StakeSlashed(
+        at_us=now_us,
+        slash=slash,
+        provider=provider,
+        node=node,
+        fault=fault,
+        fault_us=fault_us,
+        base_nano=Wide(base_nano),
+        due_nano=Wide(due_nano),
+        taken_nano=Wide(bonded + unbonding),
+        shortfall_nano=Wide(due_nano - bonded - unbonding),
+        tranches=tranches,
+        pot=pot,
+        postings=move((Purse.POT, pot), insurance, bonded + unbonding)
+        if pot is not None
+        else (
+            *move((Purse.STAKE, provider), insurance, bonded),
+            *move((Purse.UNBONDING, provider), insurance, unbonding),
+        ),
+    )
+
+
+# Evolve
+
+
+def evolve(state: ProviderState | None, event: ProviderEvent) -> ProviderState:
+    """The provider after one more event."""
+    match event:
+        case ProviderRegistered():
+            return Applicant(
+                account=event.account,
+                commitment=Commitment(
+                    uptime_ppm=event.uptime_ppm,
+                    response_time_ms=event.response_time_ms,
+                    durability_pp12=event.durability_pp12,
+                    penalty_ppm=event.penalty_ppm,
+                ),
+                stake=Stake(),
+            )
+        case ProviderAdmitted():
+            invariant(isinstance(state, Applicant), "a provider is admitted once")
+            assert state is not None
+            return Admitted(
+                account=state.account,
+                commitment=state.commitment,
+                stake=state.stake,
+                admitted_us=event.at_us,
+            )
+        case (
+            StakeBonded()
+            | StakeUnbonding()
+            | StakeSlashed()
+            | StakeFrozen()
+            | StakeThawed()
+            | StakeReleased()
+        ):
+            assert state is not None
+            return replace(state, stake=stake_after(state.stake, event))
+        case _:
+            assert_never(event)
+
+
+StakeEvent = StakeBonded | StakeUnbonding | StakeSlashed | StakeFrozen | StakeThawed | StakeReleased
+
+
+def stake_after(stake: Stake, event: StakeEvent) -> Stake:
+    """The tranches after one more event; an empty tranche is gone."""
+    match event:
+        case StakeBonded():
+            return stake.bonded(event.tranche, event.at_us, event.amount_nano)
+        case StakeUnbonding():
+            return stake.unbonding(event.tranche, event.amount_nano, event.release_us)
+        case StakeSlashed():
+            return stake.less(event.tranches)
+        case StakeFrozen():
+            return stake.frozen([taken.tranche for taken in event.tranches], event.pot)
+        case StakeThawed():
+            return stake.thawed(event.pot)
+        case StakeReleased():
+            return stake.released(event.at_us)
+        case _:
+            assert_never(event)

@@ -11,8 +11,9 @@ record, ``tuple[X, ...]``, and ``X | None``. No float, no map, no null array.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 from domain.invariant import invariant
 

@@ -202,7 +202,9 @@ class Settlement(Processor):
             PayoutLeaf(account=p.account, payee=p.payee, cumulative_nano=p.cumulative_nano)
             for p in cut.payables
         )
-        leaves = {**self._leaves, **{leaf.account: leaf for leaf in changed}}
+        leaves = dict(self._leaves)
+        for leaf in changed:
+            leaves[leaf.account] = leaf
         authorised = sum(leaf.cumulative_nano for leaf in leaves.values())
         invariant(authorised == cut.authorised_nano, "two ways to the authorised total agree")
         tree = payout_tree.build(self._keccak, self._domain, payouts_of(leaves.values()))

@@ -68,13 +68,21 @@ class NodeAssigned:
     grace_us: Annotated[int, "silence after which it is down"]
 
 
+@record("synor.metering.v1.NodeWithdrawn")
+class NodeWithdrawn:
+    """The shard learned that a node is retired; it is heard until its last lease has closed."""
+
+    at_us: Annotated[int, "effective time, µs UTC"]
+    node: Annotated[NodeId, "the node"]
+
+
 @record("synor.metering.v1.KeyAssigned")
 class KeyAssigned:
     """The shard learned that a key may sign for a node, or for all nodes of a provider."""
 
     at_us: Annotated[int, "effective time, µs UTC"]
     key: Annotated[PublicKey, "Ed25519 public key"]
-    node: Annotated[NodeId | None, "the one node; None for a gateway or owner key"]
+    node: Annotated[NodeId | None, "the one node; None for a gateway key"]
     provider: Annotated[ProviderId, "the provider"]
 
 
@@ -124,7 +132,7 @@ class TelemetryAccepted:
     key: Annotated[PublicKey, "signer"]
     session: Annotated[int, "signer's session"]
     number: Annotated[int, "number within the session"]
-    digest: Annotated[Hash32, "SHA-256 of the record's bytes as received"]
+    digest: Annotated[Hash32, "SHA-256 of the signed preimage"]
     length: Annotated[int, "length of those bytes in the bulk"]
     rows: Annotated[int, "number of readings"]
     refused: Annotated[bytes, "bitmap of refused rows, bit i of byte i//8; empty for none"]
@@ -181,6 +189,14 @@ class UsageStated:
     final: Annotated[bool, "the lease's last statement"]
 
 
+@record("synor.metering.v1.UsageWindowClosed")
+class UsageWindowClosed:
+    """All statements of a usage window are written; what was kept for it is settled."""
+
+    at_us: Annotated[int, "effective time in the shard, µs UTC"]
+    window_end_us: Annotated[int, "end of the window"]
+
+
 @record("synor.metering.v1.ContradictionFound")
 class ContradictionFound:
     """Two signed readings of one key with different totals for one counter and time (R5.6)."""
@@ -200,6 +216,7 @@ class ContradictionFound:
 
 MeteringEvent = (
     NodeAssigned
+    | NodeWithdrawn
     | KeyAssigned
     | KeyWithdrawn
     | LeaseAssigned
@@ -210,5 +227,6 @@ MeteringEvent = (
     | NodeWentDown
     | NodeCameUp
     | UsageStated
+    | UsageWindowClosed
     | ContradictionFound
 )

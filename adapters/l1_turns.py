@@ -23,6 +23,7 @@ from domain.l1 import (
     L1Event,
     L1Position,
     L1Sender,
+    SendState,
     account_of_word,
 )
 from domain.l1_watcher import Watcher
@@ -54,27 +55,29 @@ class SenderTurn:
         self._sender = sender
         self._made = codec.number(CheckpointMade)
         self._height = 0
+        self._last: Hash32 | None = None
 
     def __call__(self) -> bool:
         """Propose what is new and advance what is open. True if something moved."""
         head = self._settlements.catch_up()
-        moved = False
         if head.height >= self._height:
             for counted in self._settlements.commits(self._height):
                 body = self._codec.decode(CommitBody, counted.body)
                 for recorded in map(unpack_event, body.events):
                     if recorded.schema == self._made:
                         made = self._codec.decode(CheckpointMade, recorded.payload)
-                        self._sender.propose(checkpoint_of(self._genesis_hash, made))
-                        moved = True
+                        self._last = self._sender.propose(
+                            checkpoint_of(self._genesis_hash, made)
+                        )
                 self._height = counted.envelope.height + 1
-        if moved or self._open:
-            changed = self._sender.advance()
-            self._open = any(sending.state.value != "final" for sending in changed)
-            return bool(changed)
-        return False
-
-    _open = True
+        if self._last is None:
+            return False
+        changed = self._sender.advance()
+        last = self._sender.sending(self._last)
+        if last is not None and last.state is SendState.FINAL:
+            # Checkpoints are anchored in order: with the last one all are.
+            self._last = None
+        return bool(changed)
 
 
 class WatcherTurn:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from domain.account import ClaimSettled, DepositCredited
 from domain.canonical import state_hash
-from domain.chain import ChainReader, Counted, LedgerStopped
+from domain.chain import BODY_CHANGED, ChainReader, Counted, LedgerStopped, Noise
 from domain.checkpoint import CheckpointAnchored, CheckpointMade
 from domain.codec import Codec, CodecError
 from domain.commit import (
@@ -185,7 +185,10 @@ class LedgerAudit:
             for record in self._records(topic, report.shard, 0, None):
                 counted = self._chain.judge(record)
                 report.noise = self._chain.noise_count
-                if not isinstance(counted, Counted):
+                if isinstance(counted, Noise):
+                    if counted.why == BODY_CHANGED:
+                        self._offset, self._height = record.offset, self._height + 1
+                        self._diverge("corrupt", "body", counted.why)
                     continue
                 self._offset, self._height = counted.offset, counted.envelope.height
                 self._commit(counted)

@@ -16,6 +16,8 @@ from domain.ports import LogRecord
 from domain.signed import Verifier
 
 NOISE_HEIGHTS: Final = 64
+#: Why a record of the writer on the head does not count: its body was changed on the log.
+BODY_CHANGED: Final = "body does not hash right"
 
 
 class LedgerStopped(Exception):
@@ -112,7 +114,7 @@ class ChainReader:
             )
         body = body_of(record.value, envelope)
         if hashlib.sha256(body).digest() != envelope.body_hash:
-            return self._ignore(record, "body does not hash right", envelope)
+            return self._ignore(record, BODY_CHANGED, envelope)
         if envelope.version != BODY_VERSION:
             raise LedgerStopped(
                 "unknown_version",

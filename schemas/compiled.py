@@ -1,9 +1,9 @@
 """Readers and writers of the Avro binary encoding, made as Python source for one record each.
 
 Why not a library at run time: fastavro's C goes through dictionaries and a file object, so that
-reading into records costs as much as here and writing twice as much, and it is not strict (it writes
-1.9 into a long as 1, reads numbers beyond 64 bits and ignores trailing bytes). The tests hold both
-equal on the same bytes.
+reading into records costs as much as here and writing twice as much; and it is not strict (it
+writes 1.9 into a long as 1, reads numbers beyond 64 bits and ignores trailing bytes). The tests
+hold both equal on the same bytes.
 
 Strict means: a value of exactly the declared type; text that is UTF-8; booleans 0 or 1; known
 branches and symbols; numbers within 64 bits in their shortest form; no array longer than the bytes

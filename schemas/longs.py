@@ -1,8 +1,8 @@
 """The Avro encoding of longs: one at a time, and a whole column at once.
 
 A telemetry batch is columns of thousands of numbers. Over a few dozen, numpy finds the borders of
-all numbers in a few passes over the bytes, several times faster than a loop in Python; below that its
-overhead loses. A test holds the two ways equal, refusals included.
+all numbers in a few passes over the bytes, several times faster than a loop in Python; below that
+its overhead loses. A test holds the two ways equal, refusals included.
 """
 
 from __future__ import annotations

@@ -1,0 +1,79 @@
+"""How a command ends that did not do what it was asked: one sentence, what to do, an exit code.
+
+0 is done, 1 refused by the ledger, 2 asked wrongly, 3 an operating error (no server, no file, a
+full disk). ``synor audit`` has further codes for what it found.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+REFUSED: Final = 1
+WRONG_USAGE: Final = 2
+OPERATING_ERROR: Final = 3
+
+
+class Failure(Exception):
+    """A command that ends without its result; ``remedy`` tells what to do."""
+
+    code = OPERATING_ERROR
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+
+class Asked(Failure):
+    """Asked wrongly: an amount, an id, a file that is not what it should be."""
+
+    code = WRONG_USAGE
+
+
+class Unable(Failure):
+    """An operating error: the same command may do later, or with another setting."""
+
+
+class Denied(Failure):
+    """Refused by the ledger, with the refusal's own number and name in ``what``."""
+
+    code = REFUSED
+
+
+#: What may go wrong outside this program, by module and class, and how it is reported.
+_KNOWN: Final = {
+    "adapters.bootstrap:GenesisRefused": Asked,
+    "adapters.settings:SettingsInvalid": Asked,
+    "adapters.read_model:ReadModelStale": Unable,
+    "adapters.worker:ClockBehind": Unable,
+    "domain.chain:LedgerStopped": Unable,
+    "domain.l1:L1Error": Unable,
+    "domain.l1:L1Fault": Unable,
+    "domain.ports:LogError": Unable,
+    "builtins:OSError": Unable,
+}
+
+
+def expected() -> tuple[type[BaseException], ...]:
+    """The classes of ``_KNOWN`` that can have been raised: those of modules that are loaded.
+
+    So that to fail, or to print a help text, imports nothing.
+    """
+    return tuple(_loaded())
+
+
+def failure_of(error: BaseException) -> Failure:
+    """An expected error as a failure."""
+    kind = next(kind for known, kind in _loaded().items() if isinstance(error, known))
+    text = str(error).strip() or type(error).__name__
+    return kind(text if text.endswith((".", "!", "?")) else text + ".")
+
+
+def _loaded() -> dict[type[BaseException], type[Failure]]:
+    found = {}
+    for place, kind in _KNOWN.items():
+        module, name = place.split(":")
+        if module in sys.modules:
+            found[getattr(sys.modules[module], name)] = kind
+    return found

@@ -1,0 +1,99 @@
+"""What commands print: tables for people, one JSON document for programs.
+
+Figures in JSON are exact: money is in nano, time in µs; a number beyond 2^53 is a text, because
+most readers of JSON take numbers for floats.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from adapters.cli_failures import Failure
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
+
+_EXACT_IN_A_FLOAT: Final = 1 << 53
+
+
+def commands() -> typer.Typer:
+    """A group of commands, to be filled."""
+    # Its rich form of help texts takes as long to load as all else together.
+    return typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+
+def exact(value: Any) -> Any:
+    """A value as JSON that nobody reads wrongly: bytes in hexadecimal, large numbers as text."""
+    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return value if -_EXACT_IN_A_FLOAT <= value <= _EXACT_IN_A_FLOAT else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Mapping):
+        return {str(name): exact(each) for name, each in value.items()}
+    if isinstance(value, Iterable):
+        return [exact(each) for each in value]
+    return str(value)
+
+
+def document(value: Mapping[str, Any]) -> None:
+    """Print one JSON document on a line of its own."""
+    sys.stdout.write(json.dumps(exact(value)) + "\n")
+    sys.stdout.flush()
+
+
+def said(text: str) -> None:
+    """Print one line for a person, as it is."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def noted(text: str) -> None:
+    """Print one line beside the result: progress, a warning."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
+    """Print a table; columns whose name begins with > are ranged right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    made = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    for name in columns:
+        made.add_column(
+            name.removeprefix(">"),
+            justify="right" if name.startswith(">") else "left",
+            overflow="fold",
+        )
+    empty = True
+    for row in rows:
+        empty = False
+        made.add_row(*(str(each) for each in row))
+    if empty:
+        said(f"{title}: none." if title else "None.")
+        return
+    # In a pipe there is no width: nothing is cut or folded there.
+    width = None if sys.stdout.isatty() else 400
+    Console(width=width, highlight=False, soft_wrap=False).print(made, markup=False)
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> None:
+    """Print names and values in two columns, as they are."""
+    pairs = [(name, value) for name, value in rows if value != ""]
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        said(f"{name:<{width}}  {value}")
+
+
+def failed(failure: Failure, *, as_json: bool) -> None:
+    """Say what went wrong and what to do."""
+    if as_json:
+        document({"error": failure.what, "remedy": failure.remedy, "exit": failure.code})
+        return
+    noted(f"synor: {failure.what}" + (f"\n  {failure.remedy}" if failure.remedy else ""))

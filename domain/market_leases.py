@@ -50,9 +50,10 @@ from domain.lease_decisions import (
     require_live,
 )
 from domain.market_orders import capacity_freed
+from domain.market_registry import role_refused, row_refused, rows_refused
 from domain.node import Amount, NodeHealthChanged
 from domain.offer import LiveOffer
-from domain.refusal import KEY_ROLE, TOO_MANY_ROWS, Refused
+from domain.refusal import Refused
 from domain.round import Fill, RoundCleared
 from domain.telemetry import UsageStated
 
@@ -84,10 +85,9 @@ def _for_buyer(request: Request, state: LeaseState | None) -> bool:
 def ready_leases(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """Leases that can be used from now on, row by row."""
     roles = (Role.OWNER, Role.GATEWAY, Role.NODE)
-    if request.holder.role not in roles:
-        return Refused(KEY_ROLE, request.holder.role.value)
-    if len(request.command.leases) > market.parameters.command_rows:
-        return Refused(TOO_MANY_ROWS, f"at most {market.parameters.command_rows}")
+    wrong = rows_refused(market, len(request.command.leases)) or role_refused(request, *roles)
+    if wrong is not None:
+        return wrong
     refused: list[RowRefused] = []
     for number, named in enumerate(request.command.leases):
         state: LeaseState | None = market.unit.state(AggregateId(named))
@@ -95,7 +95,7 @@ def ready_leases(market: Market, request: Request) -> Refused | Sequence[RowRefu
             state, may_sign=_for_provider(request, state, *roles), at_us=market.time_us
         )
         if isinstance(said, Refused):
-            refused.append(RowRefused(row=number, code=said.code.number, detail=said.detail))
+            refused.append(row_refused(number, said))
         else:
             market.emit(AggregateId(named), said)
     return refused
@@ -107,8 +107,9 @@ def close_lease(market: Market, request: Request) -> Refused | Sequence[RowRefus
     One that is not ready cannot be closed: it is either ready or has failed within minutes, and
     closing it free of charge would hold capacity for nothing.
     """
-    if request.holder.role is not Role.OWNER:
-        return Refused(KEY_ROLE, request.holder.role.value)
+    wrong = role_refused(request, Role.OWNER)
+    if wrong is not None:
+        return wrong
     state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
     active = require_active(state, may_sign=_for_buyer(request, state))
     if isinstance(active, Refused):
@@ -119,8 +120,9 @@ def close_lease(market: Market, request: Request) -> Refused | Sequence[RowRefus
 
 def reject_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """The buyer rejects a lease in its first minutes, at no charge (R4.4)."""
-    if request.holder.role is not Role.OWNER:
-        return Refused(KEY_ROLE, request.holder.role.value)
+    wrong = role_refused(request, Role.OWNER)
+    if wrong is not None:
+        return wrong
     state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
     active = decide_reject(
         state,
@@ -137,8 +139,9 @@ def reject_lease(market: Market, request: Request) -> Refused | Sequence[RowRefu
 
 def top_up_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """More money of the buyer in one escrow."""
-    if request.holder.role is not Role.OWNER:
-        return Refused(KEY_ROLE, request.holder.role.value)
+    wrong = role_refused(request, Role.OWNER)
+    if wrong is not None:
+        return wrong
     command: TopUpLease = request.command
     state: LeaseState | None = market.unit.state(AggregateId(command.lease))
     said = decide_top_up(
@@ -158,8 +161,9 @@ def top_up_lease(market: Market, request: Request) -> Refused | Sequence[RowRefu
 def reclaim_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """The provider announces that it takes an interruptible lease back (R8.5)."""
     roles = (Role.OWNER, Role.GATEWAY)
-    if request.holder.role not in roles:
-        return Refused(KEY_ROLE, request.holder.role.value)
+    wrong = role_refused(request, *roles)
+    if wrong is not None:
+        return wrong
     state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
     said = decide_reclaim(
         state,
@@ -177,8 +181,9 @@ def reclaim_lease(market: Market, request: Request) -> Refused | Sequence[RowRef
 def complete_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """The workload ended by itself, says the node or the gateway that signs for it."""
     roles = (Role.GATEWAY, Role.NODE)
-    if request.holder.role not in roles:
-        return Refused(KEY_ROLE, request.holder.role.value)
+    wrong = role_refused(request, *roles)
+    if wrong is not None:
+        return wrong
     state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
     active = require_active(state, may_sign=_for_provider(request, state, *roles))
     if isinstance(active, Refused):
@@ -190,8 +195,9 @@ def complete_lease(market: Market, request: Request) -> Refused | Sequence[RowRe
 def fail_lease(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """The provider gives a lease up, ready or not."""
     roles = (Role.OWNER, Role.GATEWAY)
-    if request.holder.role not in roles:
-        return Refused(KEY_ROLE, request.holder.role.value)
+    wrong = role_refused(request, *roles)
+    if wrong is not None:
+        return wrong
     state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
     live = require_live(state, may_sign=_for_provider(request, state, *roles))
     if isinstance(live, Refused):
@@ -216,7 +222,7 @@ def open_lease(market: Market, due_us: int, named: bytes) -> None:
     if not isinstance(bid, LiveBid) or not isinstance(offer, LiveOffer):
         raise InvariantBroken("orders that were filled are live until their leases are open")
     allocated = fill.lots * lot_worst_case(
-        market.folds.orders.catalogue,
+        market.folds.registry.catalogue,
         resource=bid.resource,
         lot_milli=bid.lot_milli,
         price_nano=won.price_nano,
@@ -306,7 +312,7 @@ def end_lease(market: Market, state: LiveLease, reason: EndReason, at_us: int) -
     """End a lease; its capacity is free in the same item (R8.6)."""
     early = 0
     if isinstance(state, ActiveLease) and reason is EndReason.BUYER_CLOSED:
-        early = early_charge(state, market.folds.orders.catalogue, at_us)
+        early = early_charge(state, market.folds.registry.catalogue, at_us)
     for event in decide_end(
         state,
         reason=reason,
@@ -341,7 +347,7 @@ def usage_stated(market: Market, commit: ForeignCommit, stated: UsageStated) -> 
     said = decide_post(
         state,
         stated,
-        catalogue=market.folds.orders.catalogue,
+        catalogue=market.folds.registry.catalogue,
         parameters=market.parameters,
         at_us=market.time_us,
     )

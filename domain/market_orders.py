@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from domain import bid, offer
 from domain import round as rounds
 from domain.bid import BidCancelled, BidFilled, BidPlaced, BidRow, CancelBid, PlaceBids
-from domain.catalogue import Catalogue, How, PriceRow, Revenue
+from domain.catalogue import Revenue
 from domain.clearing import (
     NOTHING_MEETS,
     Crossing,
@@ -40,10 +40,10 @@ from domain.ids import (
 from domain.invariant import InvariantBroken
 from domain.journal import Purse
 from domain.key import RowRefused
-from domain.ledger import PriceRowAdded
+from domain.market_registry import role_refused, row_refused, rows_refused
 from domain.offer import OfferPlaced, OfferRow, OfferWithdrawn, PlaceOffers, WithdrawOffer
 from domain.reference import Reference
-from domain.refusal import KEY_ROLE, TOO_MANY_ROWS, Refused
+from domain.refusal import Refused
 from domain.round import Fill, OpenRound, RoundCleared, RoundOpened, instrument_of
 
 if TYPE_CHECKING:
@@ -60,14 +60,17 @@ FILLS_PER_EVENT: Final = 4096
 
 def place_offers(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """Asks of a provider's nodes, row by row."""
-    wrong = _may_order(market, request, (Role.OWNER, Role.GATEWAY), len(request.command.offers))
+    command: PlaceOffers = request.command
+    wrong = rows_refused(market, len(command.offers)) or role_refused(
+        request, Role.OWNER, Role.GATEWAY
+    )
     if wrong is not None:
         return wrong
     refused: list[RowRefused] = []
-    for number, row in enumerate(request.command.offers):
+    for number, row in enumerate(command.offers):
         said = _place_offer(market, request, number, row)
         if isinstance(said, Refused):
-            refused.append(RowRefused(row=number, code=said.code.number, detail=said.detail))
+            refused.append(row_refused(number, said))
         else:
             _open_round(market, said.resource, said.region, market.time_us)
             market.emit(AggregateId(said.offer), said)
@@ -86,7 +89,7 @@ def _place_offer(
         at_us=market.time_us,
         account=account,
         node=market.folds.registry.node(row.node),
-        price_row=orders.catalogue.row(row.resource),
+        price_row=market.folds.registry.catalogue.row(row.resource),
         offered=orders.offered(row.node, row.resource) is not None,
         orders=orders.live_of(market.folds.registry.beneficial_owner(account)),
         parameters=market.parameters,
@@ -95,14 +98,15 @@ def _place_offer(
 
 def place_bids(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """Bids of a buyer, row by row, each with its worst case reserved."""
-    wrong = _may_order(market, request, (Role.OWNER,), len(request.command.bids))
+    command: PlaceBids = request.command
+    wrong = rows_refused(market, len(command.bids)) or role_refused(request, Role.OWNER)
     if wrong is not None:
         return wrong
     refused: list[RowRefused] = []
-    for number, row in enumerate(request.command.bids):
+    for number, row in enumerate(command.bids):
         said = _place_bid(market, request, number, row)
         if isinstance(said, Refused):
-            refused.append(RowRefused(row=number, code=said.code.number, detail=said.detail))
+            refused.append(row_refused(number, said))
         else:
             _open_round(market, said.resource, said.region, market.time_us)
             market.emit(AggregateId(said.bid), said)
@@ -118,27 +122,18 @@ def _place_bid(market: Market, request: Request, number: int, row: BidRow) -> Bi
         order_no=orders.last_order_no + 1,
         at_us=market.time_us,
         account=account,
-        catalogue=orders.catalogue,
+        catalogue=market.folds.registry.catalogue,
         orders=orders.live_of(market.folds.registry.beneficial_owner(account)),
         free_nano=market.folds.balances.of(Purse.FREE, account),
         parameters=market.parameters,
     )
 
 
-def _may_order(
-    market: Market, request: Request, roles: Sequence[Role], rows: int
-) -> Refused | None:
-    if request.holder.role not in roles:
-        return Refused(KEY_ROLE, request.holder.role.value)
-    if rows > market.parameters.command_rows:
-        return Refused(TOO_MANY_ROWS, f"{rows}, at most {market.parameters.command_rows}")
-    return None
-
-
 def withdraw_offer(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """Take an ask out of the book."""
-    if request.holder.role not in (Role.OWNER, Role.GATEWAY):
-        return Refused(KEY_ROLE, request.holder.role.value)
+    wrong = role_refused(request, Role.OWNER, Role.GATEWAY)
+    if wrong is not None:
+        return wrong
     aggregate = AggregateId(request.command.offer)
     resting = market.folds.book.ask(aggregate)
     said = offer.decide_withdraw(
@@ -157,8 +152,9 @@ def withdraw_offer(market: Market, request: Request) -> Refused | Sequence[RowRe
 
 def cancel_bid(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     """Take what is unfilled of a bid out of the book."""
-    if request.holder.role is not Role.OWNER:
-        return Refused(KEY_ROLE, request.holder.role.value)
+    wrong = role_refused(request, Role.OWNER)
+    if wrong is not None:
+        return wrong
     aggregate = AggregateId(request.command.bid)
     resting = market.folds.book.bid(aggregate)
     said = bid.decide_cancel(
@@ -292,7 +288,7 @@ def _room(market: Market) -> Callable[[NodeId, str], int | None]:
 
     What it does not list it does not have, but for things of the network, which are not a node's.
     """
-    catalogue = market.folds.orders.catalogue
+    catalogue = market.folds.registry.catalogue
     capacity = market.folds.capacity
 
     def room(node: NodeId, resource: str) -> int | None:
@@ -331,10 +327,8 @@ class OrdersFold:
     """What decisions on orders need beside book and aggregates; a function of the events alone."""
 
     def __init__(self, genesis: Genesis) -> None:
-        """Start with no order, and the catalogue of the genesis."""
-        self.catalogue = Catalogue(genesis.catalogue, genesis.shares)
+        """Start with no order."""
         self.last_order_no = 0
-        self._shares = genesis.shares
         self._orders: dict[bytes, AccountId] = {}  # live orders → account
         self._live: dict[bytes, int] = {}  # beneficial owner → live orders
         self._offered: dict[tuple[bytes, str], OfferId] = {}
@@ -413,13 +407,11 @@ class OrdersFold:
                     event.volume_milli,
                     window_us=self.market.parameters.reference_window_us,
                 )
-            case PriceRowAdded():
-                self._row_added(event)
             case _:
                 pass
 
     def _new_reference(self, resource: str) -> Reference:
-        row = self.catalogue.row(resource)
+        row = self.market.folds.registry.catalogue.row(resource)
         if row is None:
             raise InvariantBroken("an instrument has a catalogue row")
         return Reference(row.price_nano, self.market.parameters.price_tick_nano)
@@ -435,18 +427,6 @@ class OrdersFold:
         self._live[owner] -= 1
         if not self._live[owner]:
             del self._live[owner]
-
-    def _row_added(self, event: PriceRowAdded) -> None:
-        """A device that had no list price: device time, as in the genesis (R2.3)."""
-        row = PriceRow(
-            resource=event.resource,
-            how=How.ALLOCATED,
-            unit=event.unit,
-            price_nano=event.price_nano,
-            revenue=Revenue.COMPUTE,
-            market=event.market,
-        )
-        self.catalogue = Catalogue((*self.catalogue.rows, row), self._shares)
 
 
 HANDLERS: Final[Mapping[type[Any], Callable[[Market, Request], Refused | Sequence[RowRefused]]]] = {

@@ -9,6 +9,7 @@ from domain.catalogue import PriceRow
 from domain.genesis import Parameters
 from domain.ids import QUANTITY_MAX, AccountId, NodeId, OfferId, ProviderId
 from domain.invariant import InvariantBroken
+from domain.node import NODE_IS_RETIRED, NODE_NOT_YOURS, NODE_UNKNOWN
 from domain.record import record
 from domain.refusal import Code, Refused, code
 from domain.round import (
@@ -114,12 +115,6 @@ OfferState = LiveOffer | WithdrawnOffer
 
 # Refusals
 
-NODE_NOT_YOURS: Final[Code] = code(
-    501, "node_not_yours", "Offer a node that your provider has registered."
-)
-NODE_IS_RETIRED: Final[Code] = code(
-    502, "node_is_retired", "Register the devices anew and offer the new node."
-)
 NOTICE_TOO_SHORT: Final[Code] = code(
     506, "notice_too_short", "Give an interruptible offer at least the shortest notice."
 )
@@ -176,7 +171,9 @@ def decide_place(
     parameters: Parameters,
 ) -> OfferPlaced | Refused:
     """One ask. ``offered``: the node has a live offer of it; ``orders``: live ones of the owner."""
-    if node is None or node.account != account:
+    if node is None:
+        return Refused(NODE_UNKNOWN, row.node.hex())
+    if node.account != account:
         return Refused(NODE_NOT_YOURS, row.node.hex())
     if node.retired:
         return Refused(NODE_IS_RETIRED, row.node.hex())

@@ -34,10 +34,10 @@ class Actor:
         """The wire bytes (bare Avro) of a payload under the next number."""
         number = self.next_number
         self.next_number += 1
-        signed = sign_input(
+        wire, _ = sign_input(
             self._codec, self._signer, self._genesis_hash, payload, self.session_us, number
         )
-        return self._codec.encode(signed)
+        return wire
 
     def command(self, payload: Any) -> int:
         """Append a command; returns the number that it was sent under."""

@@ -329,7 +329,7 @@ class LedgerAudit:
         if record is None:
             self._diverge("run_digest", "runs[-1].next", "the record that goes on is missing")
         assert record is not None
-        items: Iterator[int]
+        items: Iterator[Any]
         if reading.source.ledger is None:
             items = processor.external_many(reading.source, [record])
         else:

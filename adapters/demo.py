@@ -223,7 +223,10 @@ class Demo:
                     key=signer.public,
                     region=REGION,
                     capacity=tuple(Amount(resource=r, amount=n) for r, n in CAPACITY[resource]),
-                    identities=(Hash32(derive("device", part.name, resource) * 2),),
+                    identities=tuple(
+                        Hash32(derive("device", part.name, resource, number) * 2)
+                        for number in range(devices(resource))
+                    ),
                 )
             )
         number = person.command(RegisterNodes(nodes=tuple(rows)))
@@ -476,6 +479,15 @@ class Demo:
         """The cast with their accounts."""
         for name in (*(p.name for p in PROVIDERS), *BUYERS):
             yield name, self.account(name)
+
+
+def devices(resource: str) -> int:
+    """How many physical devices a node of a class has: all that rounds price."""
+    return sum(
+        milli // 1000
+        for name, milli in CAPACITY[resource]
+        if (row := PRICES.row(name)) is not None and row.market
+    )
 
 
 def synor(nano: int) -> str:

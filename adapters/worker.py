@@ -59,9 +59,14 @@ class OwnLedger(States, Protocol):
 
 
     def commit(
-        self, events: Sequence[Emitted], states: Sequence[Versioned], header: CommitHeader
+        self,
+        events: Sequence[Emitted],
+        states: Sequence[Versioned],
+        header: CommitHeader,
+        *,
+        height: int,
     ) -> Any:
-        """Record one step as one commit; raises one of ``lost``, or that it failed."""
+        """Record one step as the commit of ``height``; raises one of ``lost``, or that it failed."""
         ...
 
     def forget(self) -> None:
@@ -82,10 +87,15 @@ class HeldStates(DictStates):
         self.lost: tuple[type[Exception], ...] = own.lost
 
     def commit(
-        self, events: Sequence[Emitted], states: Sequence[Versioned], header: CommitHeader
+        self,
+        events: Sequence[Emitted],
+        states: Sequence[Versioned],
+        header: CommitHeader,
+        *,
+        height: int,
     ) -> Any:
         """Record, then hold the states."""
-        said = self._own.commit(events, (), header)
+        said = self._own.commit(events, (), header, height=height)
         self.keep(states)
         return said
 
@@ -395,8 +405,8 @@ class Worker:
         fed = 0
         while fed < len(records):
             rest = records[fed:] if fed else records
-            done = 0
-            for done in self.processor.external_many(reading.source, rest):  # noqa: B007
+            done = items = 0
+            for done, items in self.processor.external_many(reading.source, rest):
                 if full(self.processor.unit):
                     break
             for record in rest[:done]:
@@ -404,7 +414,7 @@ class Worker:
             fed += done
             if full(self.processor.unit):
                 if done < len(rest):
-                    self._consumed(reading, rest[done].offset, items_done=0)
+                    self._consumed(reading, rest[done].offset, items_done=items)
                 self._commit()
 
     def _feed_foreign(self, reading: _Reading, record: LogRecord) -> None:
@@ -482,8 +492,6 @@ class Worker:
 
     def _commit(self) -> None:
         processor = self.processor
-        if self._commits.head().height != self._height:
-            raise self._own.lost[0]("the ledger has moved on since this step began")
         self._own.commit(
             processor.unit.events,
             processor.unit.finals(),
@@ -493,6 +501,7 @@ class Worker:
                 processor.rules_version,
                 [run.made() for run in self._runs],
             ),
+            height=self._height + 1,
         )
         # From here the step is durable; a crash before the next line changes nothing.
         self._height += 1

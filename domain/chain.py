@@ -136,8 +136,10 @@ class ChainReader:
             envelope is not None
             and envelope.height >= self.height - NOISE_HEIGHTS
             and envelope.writer == self.writer
+            and envelope.hash() != self.hash
             and self._verify(envelope.writer, envelope.unsigned(), envelope.signature)
         ):
-            # Only a writer's own records are remembered: forged noise must not grow memory.
+            # Only a writer's own records are remembered: forged noise must not grow memory. A copy
+            # of the head is noise too, but what stands on the head is not.
             self._noise[envelope.hash()] = envelope.height
         return Noise(record.offset, why)

@@ -293,30 +293,35 @@ class Processor:
             codec=self.codec,
             verify=self.verify,
         )
-        tick = None
-        if isinstance(opened, Opened) and isinstance(opened.payload, Tick):
-            if opened.signed.key in self._clock_keys:
-                tick = opened.payload
-            else:
-                opened = Refused(KEY_ROLE, "a tick is signed by a clock key")
-        yield from self.advance(self._time_of(source, record, tick))
+        opened, tick = self.tick_of(opened)
+        yield from self.advance(self.time_of(source, record, tick))
         if isinstance(opened, Refused):
             self.unit.count(opened.code.number, record.offset)
         elif tick is None:
             self.handle(opened, source, record)
 
-    def external_many(self, source: Source, records: Sequence[LogRecord]) -> Iterator[int]:
-        """Feed records of an input topic in order; yields how many are done wherever it may be cut.
+    def external_many(
+        self, source: Source, records: Sequence[LogRecord]
+    ) -> Iterator[tuple[int, int]]:
+        """Feed records of an input topic in order; yields wherever a step may be cut.
 
-        Cut after n: the record of index n, if there is one, may have begun (deadlines before it
-        have fired); fed again it goes on. A subclass may be faster, never different.
+        Yields (records done, items done of the next one): of a record that has begun, deadlines
+        before it have fired; fed again it goes on. A subclass may be faster, never different.
         """
         for done, record in enumerate(records):
-            for _ in self.external(source, record):
-                yield done
-            yield done + 1
+            for items, _ in enumerate(self.external(source, record), 1):
+                yield done, items
+            yield done + 1, 0
 
-    def _time_of(self, source: Source, record: LogRecord, tick: Tick | None) -> int:
+    def tick_of(self, opened: Opened | Refused) -> tuple[Opened | Refused, Tick | None]:
+        """The tick that an input is, where it is one; one that no clock signed is refused."""
+        if not isinstance(opened, Opened) or not isinstance(opened.payload, Tick):
+            return opened, None
+        if opened.signed.key not in self._clock_keys:
+            return Refused(KEY_ROLE, "a tick is signed by a clock key"), None
+        return opened, opened.payload
+
+    def time_of(self, source: Source, record: LogRecord, tick: Tick | None) -> int:
         """The input's own time: append time, or the last tick's in its partition."""
         if self.genesis.time_source is TimeSource.BROKER:
             return record.time_us

@@ -208,6 +208,9 @@ def _learn_contradiction(market: Market, commit: ForeignCommit, event: Contradic
     if facts is None:
         return
     fold = market.folds.stake
+    slash = slash_of(
+        Fault.CONTRADICTION, event.lease, event.resource, event.generation, event.time_us
+    )
     signer = market.folds.keys.holder(event.key)
     standing = fold.standing(facts.provider, event.at_us)
     guilty = fold.guilty(facts.provider, event.at_us)
@@ -215,9 +218,7 @@ def _learn_contradiction(market: Market, commit: ForeignCommit, event: Contradic
     state = None if joined is None else market.unit.state(AggregateId(joined.pot))
     charge = pot.decide_contradiction(
         Accusation(
-            slash=slash_of(
-                Fault.CONTRADICTION, event.lease, event.resource, event.generation, event.time_us
-            ),
+            slash=slash,
             node=event.node,
             fault_us=event.at_us,
             claimed_us=event.time_us,
@@ -227,16 +228,12 @@ def _learn_contradiction(market: Market, commit: ForeignCommit, event: Contradic
                 facts.required_nano,
                 max(standing.required_all_nano, facts.required_nano),
             ),
-            by_provider=signer is None or signer.role is not Role.NODE,
+            by_provider=signer is not None and signer.role is not Role.NODE,
             guilty_nodes=len({*guilty, event.node}),
             nodes=fold.unretired(facts.provider),
         ),
         state,
-        judged=fold.judged(
-            slash_of(
-                Fault.CONTRADICTION, event.lease, event.resource, event.generation, event.time_us
-            )
-        ),
+        judged=fold.judged(slash),
         evidence_age_us=market.parameters.evidence_age_us,
         now_us=market.time_us,
     )

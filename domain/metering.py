@@ -1,0 +1,706 @@
+"""The metering processor: one shard's heartbeats and readings become statements.
+
+Newcomer's index: ``LEARN`` says what is taken from the market ledger, ``handle`` judges a batch,
+``fire`` does what time does, ``FOLD`` is what each event does to the shard's folds. All that is
+remembered stands in events of this ledger, so recovery runs the same code as the live path.
+
+Two clocks: effective time moves by telemetry alone, so that a node's silence never depends on how
+far the market ledger was read; the market's passed time moves by its commits. A usage window is
+stated when both have passed its end by the largest grace (R4.6).
+
+A step may be cut after an event of the market, a deadline that yields an event, or a record. A
+deadline that yields none is no place to cut: such deadlines may differ after a recovery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from domain.batch_columns import Columns, columns_of
+from domain.catalogue import How
+from domain.codec import Codec
+from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, CommitBody, Ledger
+from domain.coverage import Coverage, MeteredLease, MeteredNode, UsageWindows
+from domain.due import MeteringDue
+from domain.gate import TELEMETRY_WINDOW, Answer, Opened, Repeat, Sequences
+from domain.genesis import Genesis, Role
+from domain.ids import AggregateId, Hash32, LeaseId, NodeId, ProviderId, PublicKey, shard_of
+from domain.invariant import invariant
+from domain.key import KeyRegistered, KeyRevoked, key_aggregate
+from domain.lease import LeaseEnded, LeaseOpened, LeaseReady
+from domain.ledger import LEDGER_ID, ParameterChanged, PriceRowAdded, RulesActivated
+from domain.metering_intake import Intake, VerifyMany, stretches
+from domain.metering_states import evolve
+from domain.node import NodeRegistered, NodeRetired
+from domain.ports import LogRecord
+from domain.processor import ForeignCommit, Processor, Source, States, Versioned
+from domain.provider import provider_of
+from domain.readings import (
+    LEASE_INDEX,
+    NO_NODE,
+    UNEQUAL_COLUMNS,
+    UNKNOWN_NODE,
+    Contradiction,
+    Moment,
+    Readings,
+)
+from domain.readings_columns import ColumnReadings
+from domain.refusal import (
+    KEY_ROLE,
+    REVOKED_KEY,
+    TOO_MANY_ROWS,
+    UNKNOWN_KEY,
+    WRONG_KIND,
+    WRONG_SHARD,
+    Refused,
+)
+from domain.signed import Verifier
+from domain.statement import quantities
+from domain.telemetry import (
+    INTAKE,
+    Batch,
+    BatchBytes,
+    ContradictionFound,
+    KeyAssigned,
+    KeyWithdrawn,
+    LeaseActivated,
+    LeaseAssigned,
+    LeaseStopped,
+    NodeAssigned,
+    NodeCameUp,
+    NodeWentDown,
+    NodeWithdrawn,
+    Quantity,
+    TelemetryAccepted,
+    TelemetryRefused,
+    UsageStated,
+    UsageWindowClosed,
+)
+
+_LAST: Final = b"\xff" * 17  # sorts after every lease
+
+
+@dataclass(slots=True)
+class _Key:
+    """A key that may sign for one node, or for all of a provider."""
+
+    number: int
+    provider: ProviderId
+    node: bytes | None
+    withdrawn: bool = False
+
+    def speaks_for(self, node: MeteredNode) -> bool:
+        """Whether the key may sign for a node."""
+        return self.node == node.id if self.node is not None else self.provider == node.provider
+
+
+@dataclass(slots=True)
+class _Plan:
+    """A window whose statements are being written."""
+
+    window_us: int
+    covered: dict[bytes, int]
+    changed: dict[bytes, dict[int, int]]
+
+
+class Metering(Processor):
+    """One shard: nodes, their signs of life, counters of their leases, statements."""
+
+    ledger = Ledger.METERING
+
+    def __init__(
+        self,
+        *,
+        genesis: Genesis,
+        genesis_hash: bytes,
+        shard: int,
+        shards: int,
+        states: States,
+        codec: Codec,
+        verify: Verifier,
+        verify_many: VerifyMany | None = None,
+        readings: Readings[Columns] | None = None,
+    ) -> None:
+        """A shard before its first event.
+
+        ``verify_many`` checks many signatures at once, in their order, on as many cores as it
+        likes; without it ``verify`` checks one after another. ``readings`` are empty and belong to
+        this shard alone; without them they are columns.
+        """
+        super().__init__(
+            genesis=genesis,
+            genesis_hash=genesis_hash,
+            shard=shard,
+            shards=shards,
+            states=states,
+            evolve=evolve,
+            codec=codec,
+            verify=verify,
+        )
+        metered = [row.how is How.METERED for row in genesis.catalogue]
+        self._metered = frozenset(i for i, is_metered in enumerate(metered) if is_metered)
+        self._resources = [row.resource for row in genesis.catalogue]
+        self._row_of = {name: i for i, name in enumerate(self._resources)}
+        self._readings = ColumnReadings(metered) if readings is None else readings
+        self._intake = Intake(genesis_hash, codec, verify, verify_many)
+        self._coverage = Coverage(UsageWindows(self.parameters.usage_window_us))
+        self._nodes: dict[bytes, MeteredNode] = {}
+        self._numbers = 0
+        self._keys: dict[bytes, _Key] = {}
+        self._leases: dict[bytes, MeteredLease] = {}
+        self._sequences = Sequences(TELEMETRY_WINDOW)
+        self._market_us = genesis.start_us
+        self._plan: _Plan | None = None
+        self._decoded: tuple[bytes, Columns] | None = None
+        self._next_rules: int | None = None
+
+    def sources(self) -> tuple[Source, ...]:
+        """The market ledger first, so that a batch is judged by what the market has decided."""
+        return (
+            Source(LEDGER_TOPICS[Ledger.MARKET], 0, Ledger.MARKET),
+            Source(TELEMETRY_TOPIC, self.shard, None),
+        )
+
+    # Telemetry
+
+    def external_many(
+        self, source: Source, records: Sequence[LogRecord]
+    ) -> Iterator[tuple[int, int]]:
+        """Feed records of the telemetry partition: the law of ``external``, in bulk.
+
+        Signatures and columns of a stretch of records are opened together before the first of
+        them is taken.
+        """
+        done = 0
+        for stretch in stretches(records):
+            opened = self._intake.open_many(stretch, self.parameters.input_bytes)
+            for record, found in zip(stretch, opened, strict=True):
+                judged, tick = self.tick_of(found)
+                for items, _ in enumerate(self.advance(self.time_of(source, record, tick)), 1):
+                    yield done, items
+                if isinstance(judged, Refused):
+                    self.unit.count(judged.code.number, record.offset)
+                elif tick is None:
+                    self.handle(judged, source, record)
+                done += 1
+                yield done, 0
+
+    def handle(self, opened: Opened, source: Source, record: LogRecord) -> None:
+        """Judge a batch: its key, its number, its nodes, its columns, its rows."""
+        signed, payload = opened.signed, opened.payload
+        key = self._keys.get(signed.key)
+        if key is None:
+            self.unit.count(UNKNOWN_KEY.number, record.offset)
+            return
+        if key.withdrawn:
+            self.unit.count(REVOKED_KEY.number, record.offset)
+            return
+        if isinstance(payload, Columns):
+            batch = payload
+        elif isinstance(payload, Batch | BatchBytes):
+            batch = columns_of(payload)
+        else:
+            self.unit.count(WRONG_KIND.number, record.offset)
+            return
+        verdict = self._sequences.judge(
+            signed.key,
+            signed.session,
+            signed.number,
+            opened.digest,
+            self.time_us + self.parameters.session_ahead_us,
+        )
+        if isinstance(verdict, Repeat):
+            return
+        if isinstance(verdict, Refused):
+            self.unit.count(verdict.code.number, record.offset)
+            return
+        nodes = self._listed(batch, key)
+        if isinstance(nodes, Refused):
+            self._refuse(opened, nodes)
+        else:
+            self._accept(opened, batch, key, nodes, record.value)
+
+    def _refuse(self, opened: Opened, why: Refused) -> None:
+        signed = opened.signed
+        self.emit(
+            INTAKE,
+            TelemetryRefused(
+                at_us=self.time_us,
+                key=signed.key,
+                session=signed.session,
+                number=signed.number,
+                digest=Hash32(opened.digest),
+                code=why.code.number,
+                detail=why.detail,
+            ),
+        )
+
+    def _listed(self, batch: Columns, key: _Key) -> list[MeteredNode] | Refused:
+        """The nodes that a batch speaks for, or why it is refused as a whole."""
+        if not batch.nodes:
+            return Refused(NO_NODE)
+        nodes = []
+        find = self._nodes.get
+        for id in batch.nodes:
+            node = find(id)
+            if node is None:
+                right = shard_of(id, self.shards)
+                if right != self.shard:
+                    return Refused(WRONG_SHARD, f"node {id.hex()} is of shard {right}")
+                return Refused(UNKNOWN_NODE, id.hex())
+            nodes.append(node)
+        for node in nodes:
+            if not key.speaks_for(node):
+                return Refused(KEY_ROLE, f"the key does not sign for node {node.id.hex()}")
+        most = max(len(batch.nodes), len(batch.leases), len(batch.lease), len(batch.total))
+        if most > self.parameters.batch_rows:
+            return Refused(TOO_MANY_ROWS, f"{most}, at most {self.parameters.batch_rows}")
+        if batch.rows < 0:
+            return Refused(UNEQUAL_COLUMNS)
+        if batch.rows and not batch.points_within():
+            return Refused(LEASE_INDEX, f"{len(batch.leases)} leases are listed")
+        return nodes
+
+    def _accept(
+        self,
+        opened: Opened,
+        batch: Columns,
+        key: _Key,
+        nodes: Sequence[MeteredNode],
+        value: bytes,
+    ) -> None:
+        signed, now_us = opened.signed, self.time_us
+        judged = self._readings.judge(
+            batch, [node.number for node in nodes], key.number, Moment.of(now_us, self.parameters)
+        )
+        for node in nodes:
+            if not node.up:
+                came_up = NodeCameUp(
+                    at_us=now_us,
+                    node=NodeId(node.id),
+                    since_us=now_us if node.last_us < 0 else node.last_us,
+                )
+                self.emit(AggregateId(node.id), came_up)
+        self._decoded = value, batch
+        self.emit(
+            INTAKE,
+            TelemetryAccepted(
+                at_us=now_us,
+                key=signed.key,
+                session=signed.session,
+                number=signed.number,
+                digest=Hash32(opened.digest),
+                length=len(value),
+                rows=batch.rows,
+                refused=judged.refused,
+            ),
+            value,
+        )
+        if judged.contradiction is not None:
+            self._contradict(judged.contradiction, opened)
+
+    def _contradict(self, found: Contradiction, opened: Opened) -> None:
+        node = self._leases[found.lease].node.id
+        self.emit(
+            AggregateId(node),
+            ContradictionFound(
+                at_us=self.time_us,
+                node=NodeId(node),
+                lease=LeaseId(found.lease),
+                resource=self._resources[found.resource],
+                generation=found.generation,
+                time_us=found.time_us,
+                key=opened.signed.key,
+                first_total=found.first_total,
+                second_total=found.second_total,
+                first=Hash32(found.first),
+                second=Hash32(opened.digest),
+            ),
+        )
+
+    # The market ledger
+
+    def foreign(self, commit: ForeignCommit, items_done: int = 0) -> Iterator[int]:
+        """Learn a market commit's events; effective time does not move by them."""
+        for done, (aggregate, event) in enumerate(commit.events[items_done:], items_done + 1):
+            self.learn(commit, aggregate, event)
+            yield done
+        for _ in self.passed(commit):
+            yield len(commit.events)
+
+    def learn(self, commit: ForeignCommit, aggregate: bytes, event: Any) -> None:
+        """Take notice of an event of the market."""
+        taught = LEARN.get(type(event))
+        if taught is not None:
+            taught(self, event)
+
+    def passed(self, commit: ForeignCommit) -> Iterator[None]:
+        """The market has passed a time: windows that waited for it are stated."""
+        self.resume(commit)
+        for window_us, pending in self._coverage.pending.items():
+            if pending.due_us <= self._market_us:
+                self._await(window_us)
+        yield from self.advance(self.time_us)
+
+    def resume(self, commit: ForeignCommit) -> None:
+        """Remember the time that the market has passed."""
+        self._market_us = max(self._market_us, commit.time_us)
+
+    def _learn_node(self, event: NodeRegistered) -> None:
+        if shard_of(event.node, self.shards) != self.shard:
+            return
+        assigned = NodeAssigned(
+            at_us=self.time_us,
+            node=event.node,
+            provider=event.provider,
+            key=event.key,
+            beat_us=event.beat_us,
+            grace_us=event.grace_us,
+        )
+        self.emit(AggregateId(event.node), assigned)
+        if event.key not in self._keys:
+            self._assign_key(event.key, event.node, event.provider)
+
+    def _learn_retired(self, event: NodeRetired) -> None:
+        if event.node in self._nodes:
+            withdrawn = NodeWithdrawn(at_us=self.time_us, node=event.node)
+            self.emit(AggregateId(event.node), withdrawn)
+
+    def _learn_key(self, event: KeyRegistered) -> None:
+        # A gateway's nodes may come later, and what is not an event here is forgotten; so every
+        # shard takes note of every gateway.
+        of_shard = event.node is not None and shard_of(event.node, self.shards) == self.shard
+        may_sign = event.role is Role.GATEWAY or (event.role is Role.NODE and of_shard)
+        if may_sign and event.key not in self._keys:
+            node = event.node if event.role is Role.NODE else None
+            self._assign_key(event.key, node, provider_of(event.account))
+
+    def _assign_key(self, key: PublicKey, node: NodeId | None, provider: ProviderId) -> None:
+        assigned = KeyAssigned(at_us=self.time_us, key=key, node=node, provider=provider)
+        self.emit(key_aggregate(key), assigned)
+
+    def _learn_revoked(self, event: KeyRevoked) -> None:
+        if event.key in self._keys:
+            withdrawn = KeyWithdrawn(at_us=self.time_us, key=event.key)
+            self.emit(key_aggregate(event.key), withdrawn)
+
+    def _learn_opened(self, event: LeaseOpened) -> None:
+        if event.node in self._nodes:
+            assigned = LeaseAssigned(
+                at_us=self.time_us,
+                lease=event.lease,
+                node=event.node,
+                allocations=event.allocations,
+                metered=event.metered,
+            )
+            self.emit(AggregateId(event.lease), assigned)
+
+    def _learn_ready(self, event: LeaseReady) -> None:
+        if event.lease in self._leases:
+            activated = LeaseActivated(at_us=self.time_us, lease=event.lease, ready_us=event.at_us)
+            self.emit(AggregateId(event.lease), activated)
+
+    def _learn_ended(self, event: LeaseEnded) -> None:
+        if event.lease in self._leases:
+            stopped = LeaseStopped(
+                at_us=self.time_us,
+                lease=event.lease,
+                end_us=event.at_us,
+                closing_us=event.closing_us,
+            )
+            self.emit(AggregateId(event.lease), stopped)
+
+    def _learn_setting(self, event: ParameterChanged | RulesActivated | PriceRowAdded) -> None:
+        self.emit(LEDGER_ID, replace(event, at_us=self.time_us))
+
+    # Time
+
+    def advance(self, time_us: int) -> Iterator[None]:
+        """Fire what is due; a deadline that yields no event is no item."""
+        effective = max(time_us, self.time_us)
+        while (first := self.deadlines.next()) is not None and first[0] <= effective:
+            due_us, kind, id = first
+            self.deadlines.pop()
+            self.time_us = max(self.time_us, due_us)
+            before = len(self.unit.events)
+            self.fire(due_us, kind, id)
+            if len(self.unit.events) != before:
+                yield
+        self.time_us = effective
+
+    def fire(self, due_us: int, kind: int, id: bytes) -> None:
+        """A node fell silent, or a usage window is ripe for the telemetry clock."""
+        if kind == MeteringDue.NODE_SILENT:
+            self._fall_silent(due_us, id)
+        elif len(id) == 8:
+            self._open_window(due_us, int.from_bytes(id, "big"))
+        elif id[8:] == _LAST:
+            window_us = int.from_bytes(id[:8], "big")
+            closed = UsageWindowClosed(at_us=self.time_us, window_end_us=window_us)
+            self.emit(INTAKE, closed)
+        else:
+            self._state(id[8:])
+
+    def _fall_silent(self, due_us: int, id: bytes) -> None:
+        node = self._nodes.get(id)
+        if node is None or not node.up:
+            return
+        if node.down_us() > due_us:
+            # Signs came since the deadline was set; it is moved here, once, and not by each sign.
+            self.deadlines.set(MeteringDue.NODE_SILENT, id, node.down_us())
+            return
+        went_down = NodeWentDown(at_us=due_us, node=NodeId(id), since_us=node.last_us)
+        self.emit(AggregateId(id), went_down)
+
+    def _await(self, window_us: int) -> None:
+        due_us = self._coverage.pending[window_us].due_us
+        self.deadlines.set(MeteringDue.STATEMENT, window_us.to_bytes(8, "big"), due_us)
+
+    def _open_window(self, due_us: int, window_us: int) -> None:
+        """Find what there is to state, one deadline per lease, if the market has passed too."""
+        pending = self._coverage.pending
+        if window_us not in pending or pending[window_us].due_us > self._market_us:
+            return
+        first_us = min(pending)
+        if first_us != window_us:
+            # Windows are stated in order. Where an earlier one is due later (the largest grace was
+            # raised), this one follows it; where it waits for the market, so does this one.
+            after_us = pending[first_us].due_us
+            if after_us > due_us:
+                self.deadlines.set(MeteringDue.STATEMENT, window_us.to_bytes(8, "big"), after_us)
+            return
+        covered: dict[bytes, int] = {}
+        for lease, added_us in self._coverage.covered(window_us):
+            covered[lease.id] = covered.get(lease.id, 0) + added_us
+        changed = self._readings.changed(window_us)
+        self._plan = _Plan(window_us, covered, changed)
+        prefix = window_us.to_bytes(8, "big")
+        for id in {**covered, **changed, **pending[window_us].finals}:
+            self.deadlines.set(MeteringDue.STATEMENT, prefix + id, due_us)
+        self.deadlines.set(MeteringDue.STATEMENT, prefix + _LAST, due_us)
+
+    def _state(self, id: bytes) -> None:
+        """Write the statement of a lease, if its quantities changed or it is the last."""
+        lease, plan = self._leases.get(id), self._plan
+        if lease is None or plan is None or lease.settled_us >= plan.window_us:
+            return
+        covered_us = lease.covered_us + plan.covered.get(id, 0)
+        metered = {**lease.metered, **plan.changed.get(id, {})}
+        found = quantities(lease.amounts, covered_us, metered)
+        final = lease.final_us == plan.window_us
+        if found == lease.stated and not final:
+            return
+        stated = UsageStated(
+            at_us=self.time_us,
+            lease=LeaseId(id),
+            window_end_us=plan.window_us,
+            covered_us=covered_us,
+            quantities=tuple(
+                Quantity(resource=self._resources[row], quantity=quantity)
+                for row, quantity in found
+            ),
+            final=final,
+        )
+        self.emit(AggregateId(id), stated)
+
+    # Folds
+
+    def apply(self, aggregate: AggregateId, event: Any, bulk: bytes | None) -> None:
+        """Fold an event; the bulk of an accepted batch is its signed bytes."""
+        if isinstance(event, TelemetryAccepted):
+            invariant(bulk is not None, "an accepted batch has its bytes")
+            self._fold_accepted(event, bulk or b"")
+            return
+        fold = FOLD.get(type(event))
+        if fold is not None:
+            fold(self, event)
+
+    def _fold_accepted(self, event: TelemetryAccepted, bulk: bytes) -> None:
+        decoded, self._decoded = self._decoded, None
+        if decoded is not None and decoded[0] is bulk:
+            batch = decoded[1]
+        else:
+            batch = self._intake.reopen(bulk)
+        now_us, coverage = event.at_us, self._coverage
+        if coverage.enter(now_us, self.parameters.grace_max_us):
+            self._await(coverage.window_us)
+        find = self._nodes
+        for id in batch.nodes:
+            coverage.sign(find[id], now_us)
+        self._readings.fold(
+            batch,
+            event.refused,
+            self._keys[event.key].number,
+            event.digest,
+            now_us,
+            coverage.window_us,
+        )
+        self._sequences.answered(
+            event.key, event.session, event.number, Answer(event.digest, 0, "")
+        )
+
+    def _fold_refused(self, event: TelemetryRefused) -> None:
+        answer = Answer(event.digest, event.code, event.detail)
+        self._sequences.answered(event.key, event.session, event.number, answer)
+
+    def _fold_node(self, event: NodeAssigned) -> None:
+        self._numbers += 1
+        self._nodes[event.node] = MeteredNode(
+            event.node, self._numbers, event.provider, event.grace_us
+        )
+
+    def _fold_withdrawn_node(self, event: NodeWithdrawn) -> None:
+        node = self._nodes[event.node]
+        node.withdrawn = True
+        self._drop_if_done(node)
+
+    def _drop_if_done(self, node: MeteredNode) -> None:
+        if node.withdrawn and not node.leases:
+            self._coverage.leave(node)
+            del self._nodes[node.id]
+            self.deadlines.clear(MeteringDue.NODE_SILENT, node.id)
+
+    def _fold_up(self, event: NodeCameUp) -> None:
+        node = self._nodes[event.node]
+        self._coverage.up(node, event.at_us)
+        self.deadlines.set(MeteringDue.NODE_SILENT, node.id, node.down_us())
+
+    def _fold_down(self, event: NodeWentDown) -> None:
+        self._nodes[event.node].up = False
+        self.deadlines.clear(MeteringDue.NODE_SILENT, event.node)
+
+    def _fold_key(self, event: KeyAssigned) -> None:
+        self._keys[event.key] = _Key(len(self._keys) + 1, event.provider, event.node)
+
+    def _fold_withdrawn_key(self, event: KeyWithdrawn) -> None:
+        self._keys[event.key].withdrawn = True
+
+    def _fold_lease(self, event: LeaseAssigned) -> None:
+        node = self._nodes[event.node]
+        amounts: dict[int, int] = {}
+        for allocation in event.allocations:
+            row = self._row_of[allocation.resource]
+            amounts[row] = amounts.get(row, 0) + allocation.amount
+        limits = {
+            self._row_of[limit.resource]: limit.per_second
+            for limit in event.metered
+            if self._row_of[limit.resource] in self._metered
+        }
+        lease = MeteredLease(event.lease, node, amounts)
+        self._leases[event.lease] = node.leases[event.lease] = lease
+        self._readings.assign(event.lease, node.number, limits)
+
+    def _fold_active(self, event: LeaseActivated) -> None:
+        self._leases[event.lease].ready_us = event.ready_us
+        self._readings.activate(event.lease, event.ready_us)
+
+    def _fold_stopped(self, event: LeaseStopped) -> None:
+        lease = self._leases[event.lease]
+        lease.end_us, lease.closing_us = event.end_us, event.closing_us
+        self._readings.stop(event.lease, event.closing_us)
+        self._place_final(lease)
+
+    def _place_final(self, lease: MeteredLease) -> None:
+        """Let the lease's last window be the one that ends at its closing, rounded up (R4.6)."""
+        coverage = self._coverage
+        if lease.final_us is not None:
+            coverage.pending[lease.final_us].finals.pop(lease.id)
+        closing_us = lease.closing_us or 0
+        lease.final_us = coverage.windows.end(max(closing_us - 1, lease.settled_us))
+        pending = coverage.open(lease.final_us, self.parameters.grace_max_us)
+        pending.finals[lease.id] = None
+        self._await(lease.final_us)
+
+    def _fold_stated(self, event: UsageStated) -> None:
+        lease = self._leases[event.lease]
+        if event.final:
+            del self._leases[event.lease], lease.node.leases[event.lease]
+            self._coverage.pending[event.window_end_us].finals.pop(event.lease, None)
+            self._readings.forget(event.lease)
+            self._drop_if_done(lease.node)
+            return
+        lease.covered_us, lease.settled_us = event.covered_us, event.window_end_us
+        lease.stated = tuple(
+            (self._row_of[each.resource], each.quantity) for each in event.quantities
+        )
+        lease.metered = {row: q for row, q in lease.stated if row not in lease.amounts}
+
+    def _fold_closed(self, event: UsageWindowClosed) -> None:
+        window_us = event.window_end_us
+        self._coverage.close(window_us)
+        self._readings.close(window_us)
+        self._plan = None
+        self.deadlines.clear(MeteringDue.STATEMENT, window_us.to_bytes(8, "big"))
+        # The next window may have become due while this one waited for the market.
+        following = min(self._coverage.pending, default=None)
+        if following is not None:
+            self._await(following)
+
+    def _fold_parameter(self, event: ParameterChanged) -> None:
+        changes: dict[str, Any] = {event.name: event.value}
+        self.parameters = replace(self.parameters, **changes)
+        self._readings.limits_moved()
+        if event.name == "usage_window_us":
+            self._coverage.windows.change(event.at_us, event.value)
+            for lease in self._leases.values():
+                if lease.final_us is not None:
+                    self._place_final(lease)
+
+    def _fold_row(self, event: PriceRowAdded) -> None:
+        self._row_of[event.resource] = len(self._resources)
+        self._resources.append(event.resource)
+
+    def _fold_rules(self, event: RulesActivated) -> None:
+        self._next_rules = event.version
+
+    def begin(self) -> None:
+        """Start the next step; rules that were activated in the last one are in force."""
+        super().begin()
+        self._activate_rules()
+
+    def adopt(
+        self, body: CommitBody, bulk: bytes, keep: Callable[[Sequence[Versioned]], None] | None
+    ) -> None:
+        """Fold a committed step of this shard."""
+        super().adopt(body, bulk, keep)
+        self._activate_rules()
+
+    def _activate_rules(self) -> None:
+        if self._next_rules is not None:
+            self.rules_version, self._next_rules = self._next_rules, None
+
+
+#: What is taken from the market ledger; a reader need not decode other events.
+LEARN: Final[Mapping[type[Any], Callable[[Metering, Any], None]]] = {
+    NodeRegistered: Metering._learn_node,
+    NodeRetired: Metering._learn_retired,
+    KeyRegistered: Metering._learn_key,
+    KeyRevoked: Metering._learn_revoked,
+    LeaseOpened: Metering._learn_opened,
+    LeaseReady: Metering._learn_ready,
+    LeaseEnded: Metering._learn_ended,
+    ParameterChanged: Metering._learn_setting,
+    RulesActivated: Metering._learn_setting,
+    PriceRowAdded: Metering._learn_setting,
+}
+
+#: What each event does to the folds, beside accepted telemetry.
+FOLD: Final[Mapping[type[Any], Callable[[Metering, Any], None]]] = {
+    TelemetryRefused: Metering._fold_refused,
+    NodeAssigned: Metering._fold_node,
+    NodeWithdrawn: Metering._fold_withdrawn_node,
+    NodeCameUp: Metering._fold_up,
+    NodeWentDown: Metering._fold_down,
+    KeyAssigned: Metering._fold_key,
+    KeyWithdrawn: Metering._fold_withdrawn_key,
+    LeaseAssigned: Metering._fold_lease,
+    LeaseActivated: Metering._fold_active,
+    LeaseStopped: Metering._fold_stopped,
+    UsageStated: Metering._fold_stated,
+    UsageWindowClosed: Metering._fold_closed,
+    ParameterChanged: Metering._fold_parameter,
+    PriceRowAdded: Metering._fold_row,
+    RulesActivated: Metering._fold_rules,
+}

@@ -1,0 +1,453 @@
+"""Readings in bulk: the checks and the fold of ``readings`` on integer arrays.
+
+Leases, quantities (lease, resource) and counters (lease, resource, generation) have small numbers,
+their *slots*, reused when a lease is forgotten; what is known of them stands in one array per fact.
+A batch is a few passes over its rows. Slot 0 of each kind stands for "there is none" and fails
+every check, so an unknown lease or resource needs no branch. Rows that need more than a look at
+the arrays (a counter's first reading, a limit that is close, a contradiction) are few and are
+judged one by one. The plain twin says what all this means; a law holds the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domain.batch_columns import Columns
+from domain.genesis import DAY_US
+from domain.ids import QUANTITY_MAX
+from domain.readings import ALL_ACCEPTED, Contradiction, Judged, Moment, limit_of
+
+Ints = NDArray[Any]
+
+_NEVER: Final = np.iinfo(np.int64).max
+_LONG_AGO: Final = np.iinfo(np.int64).min
+_GENERATIONS: Final = 64
+_FIRST_CAPACITY: Final = 256
+_DIGEST_WORDS: Final = 4
+#: So many rows below this cannot reach 2^62 together.
+_SMALL: Final = np.uint64(2**47)
+_FEW: Final = 2**14
+
+
+class _Slots:
+    """Slot numbers in use and free, from 1."""
+
+    def __init__(self) -> None:
+        self.top = 1
+        self._free: list[int] = []
+
+    def take(self) -> int:
+        """A slot nobody has."""
+        if self._free:
+            return self._free.pop()
+        self.top += 1
+        return self.top - 1
+
+    def give(self, slot: int) -> None:
+        """Nobody has this slot any more."""
+        self._free.append(slot)
+
+
+def _grown(array: Ints, size: int, fill: int) -> Ints:
+    """The array with room for ``size`` entries, new ones filled."""
+    if size <= len(array):
+        return array
+    bigger = np.full((max(size, 2 * len(array)), *array.shape[1:]), fill, array.dtype)
+    bigger[: len(array)] = array
+    return bigger
+
+
+class _Window:
+    """What changed in a usage window that is not closed yet."""
+
+    __slots__ = ("saved", "touched")
+
+    def __init__(self) -> None:
+        self.touched: list[Ints] = []  # quantity slots, each once
+        self.saved: list[tuple[Ints, Ints]] = []  # slots that changed again later, with their value
+
+
+class _Placed:
+    """Where the rows of a batch belong: slots of leases, quantities and counters."""
+
+    __slots__ = ("batch", "counter", "leases", "plain", "quantity")
+
+    def __init__(
+        self, batch: Columns, leases: Ints, quantity: Ints, counter: Ints, plain: bool
+    ) -> None:
+        self.batch = batch
+        self.leases = leases  # by entry of the batch's dictionary
+        self.quantity = quantity
+        self.counter = counter
+        self.plain = plain  # each row's counter is the newest of its quantity
+
+
+class ColumnReadings:
+    """``Readings`` of ``Columns``."""
+
+    def __init__(self, metered: Sequence[bool]) -> None:
+        """``metered`` says of each catalogue row whether it is metered; no such row comes later."""
+        self._rows = len(metered)
+        # The last entry stands for every number that is no metered row; its column is all zero.
+        self._none = sum(metered)
+        self._column = np.full(self._rows + 1, self._none, np.int64)
+        self._column[:-1][np.array(metered, bool)] = np.arange(self._none)
+        self._stride = self._none + 1
+
+        self._lease_slots: dict[bytes, int] = {}
+        self._leases = _Slots()
+        self._names: dict[int, bytes] = {}
+        self._limits: dict[int, Mapping[int, int]] = {}
+        self._seen: dict[int, dict[int, int]] = {}  # lease slot: generation: when first seen
+        self._node = np.full(_FIRST_CAPACITY, 0, np.int64)
+        self._ready = np.full(_FIRST_CAPACITY, _NEVER, np.int64)
+        self._closing = np.full(_FIRST_CAPACITY, _NEVER, np.int64)
+        self._quantity_of = np.zeros(_FIRST_CAPACITY * self._stride, np.int64)
+
+        self._quantities = _Slots()
+        self._quantity = np.zeros(_FIRST_CAPACITY, np.int64)
+        self._cap = np.full(_FIRST_CAPACITY, -1, np.int64)  # an earlier moment's limit
+        self._window_of = np.full(_FIRST_CAPACITY, _LONG_AGO, np.int64)  # where it changed last
+        self._newest = np.full(_FIRST_CAPACITY, -1, np.int64)  # its newest generation
+        self._newest_counter = np.zeros(_FIRST_CAPACITY, np.int64)
+        self._owner: dict[int, tuple[int, int]] = {}  # quantity slot: lease slot, catalogue row
+
+        self._counters = _Slots()
+        self._counter_of: dict[int, int] = {}  # quantity slot × 64 + generation
+        self._total = np.zeros(_FIRST_CAPACITY, np.int64)
+        self._time = np.full(_FIRST_CAPACITY, _LONG_AGO, np.int64)
+        self._key = np.zeros(_FIRST_CAPACITY, np.int64)
+        self._digest = np.zeros((_FIRST_CAPACITY, _DIGEST_WORDS), np.int64)
+
+        self._windows: dict[int, _Window] = {}
+        self._listed = np.zeros(_FIRST_CAPACITY, np.int64)  # by node: serial of the last judgement
+        self._serial = 0
+        self._scratch = np.zeros(_FIRST_CAPACITY, np.int64)
+        self._places = np.arange(_FIRST_CAPACITY)
+        self._last: _Placed | None = None
+
+    # Leases
+
+    def assign(self, lease: bytes, node: int, limits: Mapping[int, int]) -> None:
+        slot = self._leases.take()
+        self._lease_slots[lease] = slot
+        self._names[slot] = lease
+        self._limits[slot] = dict(limits)
+        self._seen[slot] = {}
+        size = self._leases.top
+        self._node = _grown(self._node, size, 0)
+        self._ready = _grown(self._ready, size, _NEVER)
+        self._closing = _grown(self._closing, size, _NEVER)
+        self._quantity_of = _grown(self._quantity_of, size * self._stride, 0)
+        self._node[slot], self._ready[slot], self._closing[slot] = node, _NEVER, _NEVER
+        for row in limits:
+            quantity = self._quantities.take()
+            self._owner[quantity] = slot, row
+            self._quantity_of[slot * self._stride + self._column[row]] = quantity
+        size = self._quantities.top
+        self._quantity = _grown(self._quantity, size, 0)
+        self._cap = _grown(self._cap, size, -1)
+        self._window_of = _grown(self._window_of, size, _LONG_AGO)
+        self._newest = _grown(self._newest, size, -1)
+        self._newest_counter = _grown(self._newest_counter, size, 0)
+        self._last = None
+
+    def activate(self, lease: bytes, ready_us: int) -> None:
+        self._ready[self._lease_slots[lease]] = ready_us
+
+    def stop(self, lease: bytes, closing_us: int) -> None:
+        self._closing[self._lease_slots[lease]] = closing_us
+
+    def forget(self, lease: bytes) -> None:
+        slot = self._lease_slots.pop(lease)
+        del self._names[slot]
+        self._node[slot] = 0
+        seen = self._seen.pop(slot)
+        for row in self._limits.pop(slot):
+            place = slot * self._stride + self._column[row]
+            quantity = int(self._quantity_of[place])
+            self._quantity_of[place] = 0
+            for generation in seen:
+                counter = self._counter_of.pop(quantity * _GENERATIONS + generation, None)
+                if counter is not None:
+                    self._total[counter], self._time[counter] = 0, _LONG_AGO
+                    self._counters.give(counter)
+            self._quantity[quantity], self._cap[quantity] = 0, -1
+            self._window_of[quantity] = _LONG_AGO
+            self._newest[quantity], self._newest_counter[quantity] = -1, 0
+            del self._owner[quantity]
+            self._quantities.give(quantity)
+        self._leases.give(slot)
+        self._last = None
+
+    def limits_moved(self) -> None:
+        self._cap[:] = -1
+
+    # Batches
+
+    def _place(self, batch: Columns) -> _Placed:
+        last = self._last
+        if last is not None and last.batch is batch:
+            return last
+        find = self._lease_slots.get
+        leases = np.array([find(lease, 0) for lease in batch.leases], np.int64)
+        resource = batch.resource
+        beyond = resource.view(f"u{resource.itemsize}") >= self._rows
+        if np.count_nonzero(beyond):
+            resource = np.where(beyond, self._rows, resource)
+        at = leases.take(batch.lease)
+        at *= self._stride
+        at += self._column.take(resource)
+        quantity = self._quantity_of.take(at)
+        counter = self._newest_counter.take(quantity)
+        other = self._newest.take(quantity) != batch.generation
+        plain = not np.count_nonzero(other)
+        if not plain:
+            rows = np.flatnonzero(other)
+            generations = batch.generation[rows].tolist()
+            known = self._counter_of.get
+            counter[rows] = [
+                known(q * _GENERATIONS + g, 0) if 0 <= g < _GENERATIONS else 0
+                for q, g in zip(quantity[rows].tolist(), generations, strict=True)
+            ]
+        self._last = placed = _Placed(batch, leases, quantity, counter, plain)
+        return placed
+
+    def judge(self, batch: Columns, nodes: Sequence[int], key: int, at: Moment) -> Judged:
+        if not batch.rows:
+            return ALL_ACCEPTED
+        placed = self._place(batch)
+        bad = self._out_of_bounds(placed, nodes, at)
+        counter, quantity, total = placed.counter, placed.quantity, batch.total
+        contradiction = None
+
+        same = self._time.take(counter) == batch.time_us
+        if np.count_nonzero(same):
+            same &= self._total.take(counter) != total
+            same &= self._key.take(counter) == key
+            same &= ~bad
+            if np.count_nonzero(same):
+                bad |= same
+                contradiction = self._contradiction(placed, int(np.flatnonzero(same)[0]))
+
+        rise = total - self._total.take(counter)
+        np.maximum(rise, 0, out=rise)
+        wanted = self._quantity.take(quantity)
+        wanted += rise
+        close = wanted > self._cap.take(quantity)
+        if np.count_nonzero(close):
+            self._judge_limits(placed, wanted, close, bad, at)
+
+        fresh = counter == 0
+        odd = fresh & ~bad if np.count_nonzero(fresh) else None
+        together = self._may_pass_bounds(rise, wanted)
+        if together or (odd is not None and np.count_nonzero(odd)):
+            self._judge_one_by_one(placed, bad, None if together else odd, at)
+        if not np.count_nonzero(bad):
+            return ALL_ACCEPTED
+        return Judged(np.packbits(bad, bitorder="little").tobytes(), contradiction)
+
+    def _out_of_bounds(self, placed: _Placed, nodes: Sequence[int], at: Moment) -> Ints:
+        """What the row's own values and its lease's times decide: a mask of refused rows."""
+        batch = placed.batch
+        self._serial += 1
+        self._listed = _grown(self._listed, max(nodes, default=0) + 1, 0)
+        self._listed[nodes] = self._serial
+        leases = placed.leases
+        shut = self._listed.take(self._node.take(leases)) != self._serial
+        shut |= self._ready.take(leases) > at.now_us
+        shut |= self._closing.take(leases) <= at.now_us
+        # As unsigned numbers everything below the range lies above it: one comparison each.
+        earliest = at.now_us - at.late_us
+        age = batch.time_us.view(np.uint64) - np.uint64(earliest % 2**64)
+        bad: Ints = age > np.uint64(at.late_us + at.early_us)
+        bad |= batch.total.view(np.uint64) > np.uint64(QUANTITY_MAX)
+        generation = batch.generation
+        bad |= generation.view(f"u{generation.itemsize}") >= at.generations
+        bad |= placed.quantity == 0
+        if np.count_nonzero(shut):
+            bad |= shut.take(batch.lease)
+        return bad
+
+    def _contradiction(self, placed: _Placed, row: int) -> Contradiction:
+        batch, counter = placed.batch, int(placed.counter[row])
+        return Contradiction(
+            lease=batch.leases[int(batch.lease[row])],
+            resource=int(batch.resource[row]),
+            generation=int(batch.generation[row]),
+            time_us=int(batch.time_us[row]),
+            first_total=int(self._total[counter]),
+            second_total=int(batch.total[row]),
+            first=self._digest[counter].tobytes(),
+        )
+
+    def _judge_limits(
+        self, placed: _Placed, wanted: Ints, close: Ints, bad: Ints, at: Moment
+    ) -> None:
+        """Rows above a limit as last computed: limits only rise, so compute them for now."""
+        for row in np.flatnonzero(close & ~bad).tolist():
+            quantity = int(placed.quantity[row])
+            slot, resource = self._owner[quantity]
+            cap = limit_of(self._limits[slot][resource], int(self._ready[slot]), at)
+            self._cap[quantity] = cap
+            if wanted[row] > cap:
+                bad[row] = True
+
+    @staticmethod
+    def _may_pass_bounds(rise: Ints, wanted: Ints) -> bool:
+        """Whether rows that are in bounds alone may not be so together; mostly no, at a glance."""
+        if not np.count_nonzero((rise | wanted).view(np.uint64) >= _SMALL):
+            return len(rise) > _FEW
+        # Out-of-range totals may have wrapped round; then the answer is a careful yes.
+        highest, most = int(rise.max()), int(wanted.max())
+        return bool(wanted.min() < 0) or most + highest * len(rise) > QUANTITY_MAX
+
+    def _judge_one_by_one(self, placed: _Placed, bad: Ints, only: Ints | None, at: Moment) -> None:
+        """New generations, and sums that could pass 2^62 within one batch (R4.7, R1.6)."""
+        batch = placed.batch
+        new: dict[int, dict[int, None]] = {}
+        best: dict[int, int] = {}
+        sums: dict[int, int] = {}
+        for row in np.flatnonzero(~bad if only is None else only).tolist():
+            quantity, counter = int(placed.quantity[row]), int(placed.counter[row])
+            generation, total = int(batch.generation[row]), int(batch.total[row])
+            slot, _ = self._owner[quantity]
+            seen, added = self._seen[slot], new.setdefault(slot, {})
+            is_new = generation not in seen
+            if is_new and generation not in added:
+                recent = sum(1 for us in seen.values() if us > at.now_us - DAY_US)
+                if recent + len(added) >= at.generations_a_day:
+                    bad[row] = True
+                    continue
+            place = quantity * _GENERATIONS + generation
+            highest = best.get(place, int(self._total[counter]))
+            together = sums.get(quantity, int(self._quantity[quantity])) + max(total - highest, 0)
+            if together > QUANTITY_MAX:
+                bad[row] = True
+                continue
+            best[place], sums[quantity] = max(highest, total), together
+            if is_new:
+                added[generation] = None
+
+    def fold(
+        self, batch: Columns, refused: bytes, key: int, digest: bytes, now_us: int, window_us: int
+    ) -> None:
+        if not batch.rows:
+            return
+        placed = self._place(batch)
+        self._last = None
+        quantity, counter = placed.quantity, placed.counter
+        total, time = batch.total, batch.time_us
+        words = np.frombuffer(digest, np.int64)
+        fresh = counter == 0
+        if refused or np.count_nonzero(fresh):
+            kept = np.ones(batch.rows, bool)
+            if refused:
+                bits = np.frombuffer(refused, np.uint8)
+                kept = np.unpackbits(bits, count=batch.rows, bitorder="little") == 0
+            for row in np.flatnonzero(fresh & kept).tolist():
+                self._fold_first(placed, row, key, words, now_us, window_us)
+            rows = np.flatnonzero(kept & ~fresh)
+            quantity, counter = quantity.take(rows), counter.take(rows)
+            total, time = total.take(rows), time.take(rows)
+
+        rise = total - self._total.take(counter)
+        up = rise > 0
+        rising = np.count_nonzero(up)
+        if rising < len(up):
+            if not rising:
+                return
+            quantity, counter, rise = quantity[up], counter[up], rise[up]
+            total, time = total[up], time[up]
+
+        if rising > len(self._places):
+            self._places = np.arange(2 * rising)
+        places = self._places[:rising]
+        self._scratch[counter] = places
+        if np.count_nonzero(self._scratch.take(counter) != places):
+            # Of one counter's rows the highest total counts, of equal ones the first.
+            order = np.lexsort((-places, total, counter))
+            ordered = counter[order]
+            last = np.append(ordered[1:] != ordered[:-1], True)
+            chosen = order[last]
+            quantity, counter, rise = quantity[chosen], counter[chosen], rise[chosen]
+            total, time = total[chosen], time[chosen]
+
+        self._total[counter] = total
+        self._time[counter] = time
+        self._key[counter] = key
+        self._digest[counter] = words
+        moved = self._window_of.take(quantity) != window_us
+        if np.count_nonzero(moved):
+            first = quantity[moved]
+            self._enter(first if placed.plain else np.unique(first), window_us)
+        if placed.plain:
+            self._quantity[quantity] += rise
+        else:
+            np.add.at(self._quantity, quantity, rise)
+
+    def _fold_first(
+        self, placed: _Placed, row: int, key: int, words: Ints, now_us: int, window_us: int
+    ) -> None:
+        """A row whose counter did not exist when its batch came."""
+        batch, quantity = placed.batch, int(placed.quantity[row])
+        generation, total = int(batch.generation[row]), int(batch.total[row])
+        place = quantity * _GENERATIONS + generation
+        counter = self._counter_of.get(place)
+        if counter is None:
+            self._seen[self._owner[quantity][0]].setdefault(generation, now_us)
+            counter = self._counters.take()
+            size = self._counters.top
+            self._total = _grown(self._total, size, 0)
+            self._time = _grown(self._time, size, _LONG_AGO)
+            self._key = _grown(self._key, size, 0)
+            self._digest = _grown(self._digest, size, 0)
+            self._scratch = _grown(self._scratch, size, 0)
+            self._counter_of[place] = counter
+            self._newest[quantity], self._newest_counter[quantity] = generation, counter
+            rise = total
+        else:
+            rise = total - int(self._total[counter])
+            if rise <= 0:
+                return
+        self._total[counter], self._time[counter] = total, batch.time_us[row]
+        self._key[counter], self._digest[counter] = key, words
+        if rise:
+            if self._window_of[quantity] != window_us:
+                self._enter(np.array([quantity]), window_us)
+            self._quantity[quantity] += rise
+
+    # Windows
+
+    def _enter(self, quantities: Ints, window_us: int) -> None:
+        """Quantities change first in a window: keep what earlier windows ended with."""
+        before = self._window_of.take(quantities)
+        for earlier in np.unique(before).tolist():
+            window = self._windows.get(earlier)
+            if window is not None:
+                of_it = quantities[before == earlier]
+                window.saved.append((of_it, self._quantity.take(of_it)))
+        window = self._windows.get(window_us)
+        if window is None:
+            self._windows[window_us] = window = _Window()
+        window.touched.append(quantities)
+        self._window_of[quantities] = window_us
+
+    def changed(self, window_us: int) -> dict[bytes, dict[int, int]]:
+        window = self._windows.get(window_us)
+        found: dict[bytes, dict[int, int]] = {}
+        if window is None:
+            return found
+        still = [slots[self._window_of.take(slots) == window_us] for slots in window.touched]
+        for slots, values in [*((s, self._quantity.take(s)) for s in still), *window.saved]:
+            for quantity, value in zip(slots.tolist(), values.tolist(), strict=True):
+                lease, row = self._owner[quantity]
+                found.setdefault(self._names[lease], {})[row] = value
+        return found
+
+    def close(self, window_us: int) -> None:
+        self._windows.pop(window_us, None)

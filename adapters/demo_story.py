@@ -36,12 +36,13 @@ PARAMETERS: Final = Parameters(
     attestation_us=60 * DAY_US,
 )
 
-#: The fourth device class: hosts for containers, VMs, functions and edge, priced by rounds.
+#: The fourth device class: places on hosts for containers, VMs, functions and edge, which are
+#: billed by their own rows and not by device time (R2.2).
 HOST: Final = PriceRow(
     resource="cpu.epyc",
     how=How.ALLOCATED,
     unit=3_600_000_000,
-    price_nano=NANO // 10,
+    price_nano=0,
     revenue=Revenue.COMPUTE,
     market=True,
 )

@@ -328,7 +328,8 @@ def _wrong_materials(row: BidRow, catalogue: Catalogue) -> Refused | None:
         ):
             return Refused(NOT_METERED, f"{limit.per_second} a second of {limit.resource}")
     for resource in (*allocated, *metered):
-        if includes(resource):
+        # With a limit of zero no device time is charged: a place that is billed by its rows.
+        if row.limit_nano > 0 and includes(resource):
             return Refused(CHARGED_TWICE, resource)
     if row.usage_budget_nano < 0:
         return Refused(USAGE_BUDGET_OUT_OF_RANGE, f"{row.usage_budget_nano} nano")

@@ -179,7 +179,7 @@ class Settlement(Processor):
         )
         roots = (
             ShardRoot(
-                ledger=Ledger.MARKET,
+                ledger=int(Ledger.MARKET),
                 shard=0,
                 height=commit.height,
                 hash=Hash32(commit.hash),
@@ -188,7 +188,7 @@ class Settlement(Processor):
             ),
             *(
                 ShardRoot(
-                    ledger=Ledger.METERING,
+                    ledger=int(Ledger.METERING),
                     shard=at.shard,
                     height=at.height,
                     hash=at.hash,

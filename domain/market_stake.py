@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, get_args
 
 from domain import pot, provider, sla
-from domain.account import unaffordable
+from domain.account import AMOUNT_NOT_POSITIVE, unaffordable
 from domain.due import MarketDue
 from domain.genesis import Role
 from domain.ids import (
@@ -79,6 +79,8 @@ def _unbond(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     if refused is not None:
         return refused
     command: UnbondStake = request.command
+    if command.amount_nano <= 0:
+        return Refused(AMOUNT_NOT_POSITIVE, f"{command.amount_nano}")
     provider_id = provider_of(request.holder.account)
     aggregate = AggregateId(provider_id)
     said = provider.decide_unbond(

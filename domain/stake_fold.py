@@ -328,8 +328,14 @@ class StakeFold:
         self._required[fleet.provider] -= fleet.required_nano
         self._unretired[fleet.provider] -= 1
         self._note(fleet.provider, event.at_us)
-        if fleet.provider not in self._admitted:
+        window = self._windows.get(fleet.provider)
+        if window is None:
             self._forget(event.node)
+        elif event.at_us <= window.start_us:
+            # No window is left that it was in service in.
+            self._forget(event.node)
+            if not self._in_scope(fleet.provider, window.start_us, window.end_us):
+                self._next_window(fleet.provider)
 
     def _node_health_changed(self, event: NodeHealthChanged) -> None:
         fleet = self._nodes.get(event.node)

@@ -67,7 +67,7 @@ from domain.node import NodeEvent
 from domain.offer import OfferEvent
 from domain.ports import Log, SettingsRefused
 from domain.pot import PotEvent
-from domain.processor import Evolve, Processor, States
+from domain.processor import Evolve, Processor, States, Unit, full
 from domain.provider import ProviderEvent
 from domain.round import RoundEvent
 from domain.settlement import Settlement
@@ -291,6 +291,7 @@ def worker(
     signer: Signer,
     topics: Sequence[TopicBound],
     clock_us: Callable[[], int] | None = None,
+    cut: Callable[[Unit], bool] = full,
 ) -> Worker:
     """A processor at work: its ledger written through the library, its inputs read from the log."""
     depth = Depth.COMMITS if ledger is Ledger.METERING else Depth.PAYLOADS
@@ -307,6 +308,7 @@ def worker(
         topics=topics,
         wanted=network.wanted(ledger),
         clock_us=clock_us,
+        cut=cut,
     )
 
 

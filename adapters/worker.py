@@ -33,6 +33,7 @@ from domain.processor import (
     Processor,
     Source,
     States,
+    Unit,
     Versioned,
     decode_commit,
     full,
@@ -66,7 +67,7 @@ class OwnLedger(States, Protocol):
         *,
         height: int,
     ) -> Any:
-        """Record one step as the commit of ``height``; raises one of ``lost``, or that it failed."""
+        """Record one step as the commit of ``height``; raises one of ``lost`` or a log error."""
         ...
 
     def forget(self) -> None:
@@ -187,11 +188,13 @@ class Worker:
         topics: Sequence[TopicBound],
         wanted: Callable[[Ledger], dict[int, type[Any]]],
         clock_us: Callable[[], int] | None = None,
+        cut: Callable[[Unit], bool] = full,
     ) -> None:
         """Work with what the composition root gives; nothing is read before the first turn.
 
         ``wanted`` names the schema numbers that this processor learns from a foreign ledger.
         ``clock_us`` is given where time is the broker's: it guards against a clock gone wrong.
+        ``cut`` says after each item whether the step ends there; no rule may see where it does.
         """
         self._make = make
         self._own = own
@@ -202,6 +205,7 @@ class Worker:
         self._topics = tuple(topics)
         self._wanted = wanted
         self._clock_us = clock_us
+        self._cut = cut
         self._height = -1
         self._runs: list[_Run] = []
         self._readings: list[_Reading] = []
@@ -406,15 +410,17 @@ class Worker:
         while fed < len(records):
             rest = records[fed:] if fed else records
             done = items = 0
-            for done, items in self.processor.external_many(reading.source, rest):
-                if full(self.processor.unit):
+            cut = False
+            for done, items in self.processor.external_many(reading.source, rest):  # noqa: B007
+                cut = self._cut(self.processor.unit)
+                if cut:
                     break
             for record in rest[:done]:
                 self._take(reading, record)
             fed += done
-            if full(self.processor.unit):
+            if cut:
                 if done < len(rest):
-                    self._consumed(reading, rest[done].offset, items_done=items)
+                    self._consumed(reading, rest[done].offset, items_done=items or -1)
                 self._commit()
 
     def _feed_foreign(self, reading: _Reading, record: LogRecord) -> None:
@@ -430,7 +436,7 @@ class Worker:
         while True:
             done = items
             for done in self.processor.foreign(commit, items):  # noqa: B007
-                if full(self.processor.unit):
+                if self._cut(self.processor.unit):
                     break
             else:
                 break

@@ -39,6 +39,7 @@ READ_BYTES: Final = 2 * 1024 * 1024
 class LedgerStatus:
     """How far one ledger is followed: heights, offsets, and records that were not read yet."""
 
+    application: str
     ledger: Ledger
     shard: int
     height: int
@@ -67,6 +68,7 @@ class _Follower:
         at = self._projector.target.position(self._application)
         end = self._projector.log.end(self.topic, self.shard)
         return LedgerStatus(
+            application=self._application,
             ledger=self.ledger,
             shard=self.shard,
             height=at.height,

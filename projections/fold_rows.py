@@ -110,6 +110,7 @@ class Projection:
 
 _PRIMARY: Final[dict[Table, tuple[str, ...]]] = {}
 _EMPTY: Final[dict[Table, Row]] = {}
+_NESTED: Final[dict[type[Any], tuple[str, ...]]] = {}
 _COPIED: Final[dict[tuple[type[Any], Table], tuple[str, ...]]] = {}
 
 
@@ -157,6 +158,11 @@ def nested(value: Any) -> Any:
         return value.hex()
     if isinstance(value, tuple):
         return [nested(each) for each in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: nested(getattr(value, field.name)) for field in fields(value)}
-    return value.value if isinstance(value, Enum) else value
+    if isinstance(value, Enum):
+        return value.value
+    kind = type(value)
+    names = _NESTED.get(kind)
+    if names is None:
+        names = tuple(field.name for field in fields(kind)) if is_dataclass(kind) else ()
+        _NESTED[kind] = names
+    return {name: nested(getattr(value, name)) for name in names} if names else value

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from domain.bid import BidCancelled, BidFilled, BidPlaced
 from domain.commit import Ledger
-from domain.lease import LeaseEnded, LeaseOpened
+from domain.lease import LeaseEnded
 from domain.offer import OfferPlaced, OfferWithdrawn
 from domain.round import RoundCleared, RoundOpened, instrument_of
 from projections.fold_rows import At, Projection, Rows, copied, made
@@ -105,21 +105,21 @@ def _cleared(rows: Rows, at: At, event: RoundCleared) -> None:
         changes.update(price_nano=event.price_nano, traded_us=event.at_us)
     rows.change(INSTRUMENT, event.instrument, **changes)
     for number, fill in enumerate(event.fills):
+        bid, offer = rows.known(BID, fill.bid), rows.known(OFFER, fill.offer)
+        quantity = fill.lots * bid["lot_milli"]
+        # The book is right from the instant of clearing; the leases open a little later.
+        rows.change(BID, fill.bid, open_lots=bid["open_lots"] - fill.lots)
+        rows.change(OFFER, fill.offer, leased_milli=offer["leased_milli"] + quantity)
         row = {
             "instrument": event.instrument,
             "number": event.number,
-            "quantity_milli": fill.lots * rows.known(BID, fill.bid)["lot_milli"],
+            "quantity_milli": quantity,
             "price_nano": event.price_nano,
             "at_us": event.at_us,
             "position": at.position,
             "row": number,
         }
         rows.add(TRADE, copied(fill, TRADE, **row))
-
-
-def _leased(rows: Rows, at: At, event: LeaseOpened) -> None:
-    taken = rows.known(OFFER, event.offer)["leased_milli"] + event.allocations[0].amount
-    rows.change(OFFER, event.offer, leased_milli=taken)
 
 
 def _returned(rows: Rows, at: At, event: LeaseEnded) -> None:
@@ -140,7 +140,6 @@ ORDERS: Final = Projection(
         BidFilled: _filled,
         RoundOpened: _opened,
         RoundCleared: _cleared,
-        LeaseOpened: _leased,
         LeaseEnded: _returned,
     },
 )

@@ -108,6 +108,6 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except expected() as error:
-        failure = failure_of(error)
-        failed(failure, as_json=as_json)
-        sys.exit(failure.code)
+        known = failure_of(error)
+        failed(known, as_json=as_json)
+        sys.exit(known.code)

@@ -224,7 +224,7 @@ def load(path: Path) -> Settings:
 def _log(table: _Table) -> LogSettings:
     kind = LogKind(table.choice("kind", tuple(LogKind)))
     if kind is LogKind.SQLITE:
-        made = LogSettings(kind=kind, file=table.path("file", "log.db"), security={})
+        made = LogSettings(kind=kind, file=table.path("file", "ledger.db"), security={})
     else:
         made = LogSettings(
             kind=kind, bootstrap=table.text("bootstrap"), security=table.table("security").free()

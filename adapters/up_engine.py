@@ -1,0 +1,149 @@
+"""What moves a ledger that runs in one process: the clock's ticks, and every processor's turns.
+
+One thread does it all, so that the log's file has one busy writer and the embedded chain one
+owner. Nothing in here is kept: killed at any instant, the next start folds the ledgers again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from adapters.actor import Actor
+from adapters.bootstrap import Network, worker
+from adapters.embedded import SystemKeys
+from adapters.eventsourcing_index import Depth
+from adapters.evm_chain import EvmChain
+from adapters.evm_embedded import EmbeddedChain
+from adapters.evm_outbox import Outbox
+from adapters.evm_sender import EvmSender, FeePolicy
+from adapters.l1_turns import SenderTurn, WatcherTurn
+from adapters.sqlite_log import SqliteLog
+from adapters.up_folder import Folder
+from adapters.worker import Worker
+from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.l1_watcher import Watcher
+from domain.ledger import Tick
+from domain.ports import Log
+
+Turn = Callable[[], bool]
+
+TICK_US: Final = 1_000_000
+#: How long a round of turns waits for a command: telemetry and the L1 are looked at this often.
+_WAIT_S: Final = 0.1
+
+
+def now_us() -> int:
+    """The machine's clock, in µs UTC."""
+    return time.time_ns() // 1000
+
+
+class Clock:
+    """Appends the same tick to every input partition, once in each second."""
+
+    def __init__(self, log: Log, shards: int, actor: Actor, clock_us: Callable[[], int]) -> None:
+        """``actor`` signs with the clock's key."""
+        self._log = log
+        self._shards = shards
+        self._actor = actor
+        self._clock_us = clock_us
+        self._last = -1
+
+    def due(self) -> bool:
+        """Whether a second has begun that has no tick."""
+        return self._clock_us() // TICK_US != self._last
+
+    def tick(self) -> None:
+        """Append a tick; a second that was slept through gets none."""
+        at = self._clock_us()
+        self._last = at // TICK_US
+        record = self._actor.sign(Tick(time_us=at))
+        self._log.append(COMMANDS_TOPIC, 0, record)
+        for shard in range(self._shards):
+            self._log.append(TELEMETRY_TOPIC, shard, record)
+
+
+class Engine:
+    """Every processor of a network, its clock, watcher and sender, on one log file."""
+
+    def __init__(
+        self,
+        folder: Folder,
+        network: Network,
+        keys: SystemKeys,
+        log: SqliteLog,
+        chain: EmbeddedChain,
+    ) -> None:
+        """Put it together; ``log`` is used by the thread of ``run`` alone."""
+        self._log = log
+        topics = network.bound_topics(log)
+        index = folder.path / "index"
+        index.mkdir(exist_ok=True)
+        signers = {
+            Ledger.MARKET: keys.market,
+            Ledger.METERING: keys.metering,
+            Ledger.SETTLEMENT: keys.settlement,
+        }
+        self.workers: dict[tuple[Ledger, int], Worker] = {
+            (ledger, shard): worker(
+                network,
+                ledger,
+                shard,
+                log=log,
+                index=index / f"{LEDGER_TOPICS[ledger]}.{shard}.db",
+                signer=signers[ledger],
+                topics=topics,
+                clock_us=now_us,
+            )
+            for ledger, shard in network.ledgers()
+        }
+
+        def actor(signer: object) -> Actor:
+            return Actor(
+                log=log,
+                codec=network.codec,
+                genesis_hash=network.hash,
+                signer=signer,  # type: ignore[arg-type]
+                session_us=now_us(),
+            )
+
+        self._clock = Clock(log, network.shards, actor(keys.clock), now_us)
+        self._outbox = Outbox(folder.outbox)
+        reader = EvmChain(chain.rpc, chain.config)
+        settlements = network.partition(
+            Ledger.SETTLEMENT, 0, log=log, index=":memory:", depth=Depth.COMMITS
+        )
+        sender = EvmSender(chain.rpc, reader, chain.proposer, self._outbox, FeePolicy())
+        market = self.workers[Ledger.MARKET, 0]
+        self._turns: Sequence[Turn] = (
+            lambda: market.turn(wait_s=_WAIT_S),
+            *(each.turn for each in self.workers.values() if each is not market),
+            SenderTurn(network.hash, network.codec, settlements, sender),
+            WatcherTurn(
+                Watcher(chain=reader),
+                actor(keys.watcher),
+                head=lambda: chain.node.head().block_number,
+            ),
+        )
+
+    def recover(self) -> None:
+        """Fold every ledger, before anyone is told that the system is up."""
+        for each in self.workers.values():
+            each.recover()
+
+    def run(self, stop: threading.Event) -> None:
+        """Take turns until ``stop`` is set; what a turn raises ends it."""
+        while not stop.is_set():
+            if self._clock.due():
+                with self._log.group():
+                    self._clock.tick()
+            for turn in self._turns:
+                turn()
+
+    def close(self) -> None:
+        """Release what was opened here."""
+        for each in self.workers.values():
+            each.close()
+        self._outbox.close()

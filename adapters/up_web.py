@@ -1,0 +1,236 @@
+"""The web server of a ledger: its query API, and beside it the L1 that belongs to it.
+
+``/l1`` is JSON-RPC of the embedded chain (or says where the L1 is); ``/l1/pins`` tells a wallet
+which vault and token to use; ``/l1/faucet`` gives tokens of an embedded development chain.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+import uvicorn
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from adapters import bootstrap
+from adapters.api import Service, create_app
+from adapters.projector import Projector
+from adapters.read_model import ReadModel
+from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
+from domain.ids import Address
+from domain.l1 import L1Config, L1Error
+from domain.ports import Log, LogError
+
+_BODY_MAX: Final = 1 << 20
+_HOSTS: Final = ("127.0.0.1", "localhost")
+_STOP_S: Final = 20.0
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Appender:
+    """A log for the threads of a web server: one append at a time."""
+
+    def __init__(self, log: Log) -> None:
+        """Append to ``log``, which belongs to this object."""
+        self._log = log
+        self._lock = threading.Lock()
+
+    def command(self, value: bytes) -> int:
+        """Append the bytes of a command."""
+        with self._lock:
+            return self._log.append(COMMANDS_TOPIC, 0, value)
+
+    def telemetry(self, shard: int, value: bytes) -> int:
+        """Append the bytes of a batch."""
+        with self._lock:
+            return self._log.append(TELEMETRY_TOPIC, shard, value)
+
+    def close(self) -> None:
+        """Close the log."""
+        with self._lock:
+            self._log.close()
+
+
+def pins_of(config: L1Config, rpc: str) -> dict[str, object]:
+    """What a wallet needs to know of the L1; ``rpc`` is a URL, or a path of this server."""
+    return {
+        "chain_id": config.chain_id,
+        "vault": f"0x{config.vault.hex()}",
+        "token": f"0x{config.token.hex()}",
+        "code_hash": f"0x{config.code_hash.hex()}",
+        "start_number": config.start.number,
+        "start_hash": f"0x{config.start.hash.hex()}",
+        "rpc": rpc,
+    }
+
+
+class L1Beside:
+    """An ASGI application that answers below ``/l1`` and passes everything else on."""
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        pins: dict[str, object] | None,
+        answer: Callable[[bytes], bytes] | None = None,
+        fund: Callable[[Address, int], None] | None = None,
+        hosts: tuple[str, ...] = _HOSTS,
+    ) -> None:
+        """``pins`` None where there is no L1; ``answer`` and ``fund`` of an embedded one."""
+        self._app = app
+        self._pins = pins
+        self._answer = answer
+        self._fund = fund
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not (path == "/l1" or path.startswith("/l1/")):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        response = await self._respond(request, path)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request, path: str) -> Response:
+        if request.url.hostname not in self._hosts:
+            return _wrong(400, "Ask for 127.0.0.1 or localhost.")
+        if path == "/l1/pins" and request.method == "GET":
+            return JSONResponse({"l1": self._pins})
+        if request.method != "POST" or path not in ("/l1", "/l1/faucet"):
+            return _wrong(404, "There are POST /l1, POST /l1/faucet and GET /l1/pins.")
+        # A page of another site cannot send this type without asking first.
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            return _wrong(415, "Send application/json.")
+        body = b""
+        async for part in request.stream():
+            body += part
+            if len(body) > _BODY_MAX:
+                return _wrong(413, "The request is too large.")
+        if path == "/l1/faucet":
+            return await run_in_threadpool(self._funded, body)
+        if self._answer is None:
+            return _wrong(404, "The L1 is not embedded here: GET /l1/pins tells where it is.")
+        answer = await run_in_threadpool(self._answer, body)
+        return Response(answer, media_type="application/json")
+
+    def _funded(self, body: bytes) -> Response:
+        if self._fund is None:
+            return _wrong(404, "There is no faucet: this L1 is not an embedded development chain.")
+        try:
+            asked = json.loads(body)
+            address = Address(bytes.fromhex(str(asked["address"]).removeprefix("0x")))
+            amount = int(asked["amount_nano"])
+            if len(address) != 20 or amount < 0:
+                raise ValueError
+        except (ValueError, KeyError, TypeError):
+            return _wrong(400, "Give an address of 20 bytes and amount_nano, not below zero.")
+        try:
+            self._fund(address, amount)
+        except L1Error as error:
+            return _wrong(409, str(error))
+        return JSONResponse({"address": f"0x{address.hex()}", "amount_nano": str(amount)})
+
+
+def _wrong(status: int, detail: str) -> Response:
+    return JSONResponse({"detail": detail, "status": status}, status_code=status)
+
+
+def application(
+    network: bootstrap.Network,
+    read_model: ReadModel,
+    appender: Appender,
+    projector: Projector | None,
+) -> Any:
+    """The query API of a network."""
+    return create_app(
+        Service(
+            read_model=read_model,
+            genesis=network.genesis,
+            genesis_hash=network.hash,
+            shards=network.shards,
+            codec=network.codec,
+            verify=bootstrap.verify,
+            submit=appender.command,
+            submit_telemetry=appender.telemetry,
+            status=None if projector is None else projector.status,
+        )
+    )
+
+
+def projector_of(network: bootstrap.Network, log: Log, read_model: ReadModel) -> Projector:
+    """The projector of every ledger of a network; ``log`` is used by its thread alone."""
+    return Projector(
+        log=log,
+        target=read_model,
+        codec=network.codec,
+        verify=bootstrap.verify,
+        genesis=network.genesis,
+        genesis_hash=network.hash,
+        shards=network.shards,
+    )
+
+
+class Server:
+    """uvicorn in a thread of its own, bound to one address."""
+
+    def __init__(self, app: App, host: str, port: int) -> None:
+        """Nothing is bound before ``start``."""
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            host=host,
+            port=port,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=3,
+        )
+        self._server = uvicorn.Server(config)
+        self._config = config
+        self._thread = threading.Thread(target=self._run, name="web", daemon=True)
+        self._bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self.port = port
+
+    def start(self) -> None:
+        """Bind and serve. Raises ``LogError`` where the port is taken."""
+        self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            self._bound.bind((self._config.host, self.port))
+        except OSError as error:
+            self._bound.close()
+            raise LogError(
+                f"Port {self.port} of {self._config.host} cannot be used ({error.strerror}); "
+                "take another with --port, or 0 for any free one."
+            ) from error
+        self.port = self._bound.getsockname()[1]
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._bound])
+
+    @property
+    def alive(self) -> bool:
+        """Whether it serves."""
+        return self._thread.is_alive()
+
+    def stop(self) -> None:
+        """Answer what was asked and stop."""
+        self._server.should_exit = True
+        self._thread.join(timeout=_STOP_S)
+        self._bound.close()
+
+
+def sqlite_url(path: Path) -> str:
+    """The URL of a file for SQLAlchemy."""
+    return f"sqlite:///{path.resolve()}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from adapters.ed25519 import Signer, sign_input
 from domain.codec import Codec
@@ -11,11 +11,38 @@ from domain.ids import Hash32, PublicKey, derive
 from domain.ports import Log
 
 
+class Inputs(Protocol):
+    """Where inputs are appended: a log, or what gathers for one."""
+
+    def append(self, topic: str, partition: int, value: bytes) -> int | None:
+        """Append one record, now or with the next flush."""
+        ...
+
+
+class Gathered:
+    """Appends that wait for ``flush``: then each partition gets its records in one batch."""
+
+    def __init__(self, log: Log) -> None:
+        """Gather for ``log``."""
+        self._log = log
+        self._waiting: dict[tuple[str, int], list[bytes]] = {}
+
+    def append(self, topic: str, partition: int, value: bytes) -> None:
+        """Keep a record, after those of its partition."""
+        self._waiting.setdefault((topic, partition), []).append(value)
+
+    def flush(self) -> None:
+        """Append what waits."""
+        waiting, self._waiting = self._waiting, {}
+        for (topic, partition), values in waiting.items():
+            self._log.append_many(topic, partition, values)
+
+
 class Actor:
     """One key's current session; numbers rise from 0. Not for two threads at once."""
 
     def __init__(
-        self, *, log: Log, codec: Codec, genesis_hash: Hash32, signer: Signer, session_us: int
+        self, *, log: Inputs, codec: Codec, genesis_hash: Hash32, signer: Signer, session_us: int
     ) -> None:
         """``session_us`` is the start time, later than that of this key's last session."""
         self._log = log

@@ -199,7 +199,7 @@ class Demo:
         for part in PROVIDERS:
             self._deposit(part.name, 40_000 * NANO)
         for name in BUYERS:
-            self._deposit(name, 9_000 * NANO)
+            self._deposit(name, 20_000 * NANO)
 
     def _register(self, part: ProviderPart) -> None:
         person = self._person(part.name)

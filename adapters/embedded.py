@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.actor import Actor
+from adapters.actor import Actor, Gathered, Inputs
 from adapters.bootstrap import Network, worker
 from adapters.ed25519 import Signer
 from adapters.eventsourcing_index import Depth
@@ -119,6 +119,7 @@ class Embedded:
         self.network = network
         self.keys = keys
         self.log = log
+        self.inputs = Gathered(log)
         topics = network.bound_topics(log)
         signers = {
             Ledger.MARKET: keys.market,
@@ -152,13 +153,13 @@ class Embedded:
             self.turns.append(
                 WatcherTurn(
                     Watcher(chain=reader),
-                    self.actor(keys.watcher, network.genesis.start_us),
+                    self.actor(keys.watcher, network.genesis.start_us, log),
                     head=lambda: chain.node.head().block_number,
                 )
             )
         self.turns.extend(extra_turns)
         self.time = LogicalTime(
-            log=log,
+            inputs=self.inputs,
             shards=network.shards,
             clock=self.actor(keys.clock, network.genesis.start_us),
             workers=list(self.workers.values()),
@@ -168,10 +169,10 @@ class Embedded:
             group=group,
         )
 
-    def actor(self, signer: Signer, session_us: int) -> Actor:
-        """A signer of this network on this log."""
+    def actor(self, signer: Signer, session_us: int, inputs: Inputs | None = None) -> Actor:
+        """A signer of this network whose inputs go out with the instant's, or straight to a log."""
         return Actor(
-            log=self.log,
+            log=inputs or self.inputs,
             codec=self.network.codec,
             genesis_hash=self.network.hash,
             signer=signer,

@@ -11,12 +11,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
-from adapters.actor import Actor
+from adapters.actor import Actor, Gathered
 from adapters.worker import Worker
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
 from domain.invariant import invariant
 from domain.ledger import Tick
-from domain.ports import Log
 
 Turn = Callable[[], bool]
 
@@ -30,7 +29,7 @@ class LogicalTime:
     def __init__(
         self,
         *,
-        log: Log,
+        inputs: Gathered,
         shards: int,
         clock: Actor,
         workers: Sequence[Worker],
@@ -39,8 +38,8 @@ class LogicalTime:
         idle_us: int,
         group: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """``turns`` in their fixed order; ``group`` may join a tick's appends in a transaction."""
-        self._log = log
+        """``turns`` in their fixed order; ``inputs`` of an instant go out together; ``group`` may join a tick's appends in a transaction."""
+        self._inputs = inputs
         self._shards = shards
         self._clock = clock
         self._workers = workers
@@ -54,6 +53,7 @@ class LogicalTime:
     def settle(self) -> None:
         """Take turns until a whole round appended nothing."""
         with self._group():
+            self._inputs.flush()
             self._settle()
 
     def _settle(self) -> None:
@@ -68,13 +68,14 @@ class LogicalTime:
         """Let it be ``time_us`` everywhere, append what ``send`` sends, come to rest."""
         with self._group():
             record = self._clock.sign(Tick(time_us=time_us))
-            self._log.append(COMMANDS_TOPIC, 0, record)
+            self._inputs.append(COMMANDS_TOPIC, 0, record)
             for shard in range(self._shards):
-                self._log.append(TELEMETRY_TOPIC, shard, record)
+                self._inputs.append(TELEMETRY_TOPIC, shard, record)
             self.now_us = time_us
             self.ticks += 1
             if send is not None:
                 send()
+            self._inputs.flush()
             self._settle()
 
     def advance_to(self, time_us: int, send: Callable[[], None] | None = None) -> None:

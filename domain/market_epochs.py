@@ -119,8 +119,12 @@ class EpochsFold:
         line = self._buckets[account]
         if not line:
             del self._buckets[account]
-        elif self._market is not None:
+        if self._market is None:
+            return
+        if line:
             self._market.deadlines.set(MarketDue.MATURITY, account, line[0][1])
+        else:
+            self._market.deadlines.clear(MarketDue.MATURITY, account)
 
     def _earnings_matured(self, event: EarningsMatured) -> None:
         self._buckets[event.account].popleft()

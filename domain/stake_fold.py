@@ -403,6 +403,8 @@ class StakeFold:
         self._pots[event.provider] = left
         if not left:
             del self._pots[event.provider]
+        if self._market is not None:
+            self._market.deadlines.clear(MarketDue.POT_DIVIDES, event.pot)
 
     # Windows
 

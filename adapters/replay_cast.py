@@ -123,7 +123,7 @@ class Cast:
         self._append(TELEMETRY_TOPIC, shard, actor.sign(batch))
 
     def _append(self, topic: str, partition: int, record: bytes) -> None:
-        log = self._system.log
+        log = self._system.inputs
         log.append(topic, partition, record)
         self.records += 1
         if self._again is None:
@@ -137,7 +137,7 @@ class Cast:
     def send_again(self) -> None:
         """Append what was kept of an earlier instant a second time."""
         for topic, partition, record in self._later:
-            self._system.log.append(topic, partition, record)
+            self._system.inputs.append(topic, partition, record)
             self.duplicates += 1
         self._later.clear()
 

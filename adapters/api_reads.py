@@ -107,9 +107,7 @@ EMITS: Final[Mapping[str, tuple[type[Any], ...]]] = {
 
 def heights(connection: Connection, shards: int) -> Row:
     """The position that an answer reflects: the height of each ledger, -1 before its first."""
-    found = dict(
-        connection.execute(select(POSITION.c.application, POSITION.c.height)).tuples().all()
-    )
+    found = dict(connection.execute(select(POSITION.c.application, POSITION.c.height)).all())
     return {
         "market": found.get(application_name(Ledger.MARKET, 0), -1),
         "metering": [
@@ -176,7 +174,7 @@ def account(connection: Connection, account_id: bytes) -> Row:
     opened = maybe(connection, ACCOUNT, account=account_id)
     purses: dict[str, tuple[int, int]] = {}
     held = select(BALANCE.c.purse, BALANCE.c.amount_nano).where(BALANCE.c.account == account_id)
-    for purse, amount in connection.execute(held).tuples():
+    for purse, amount in connection.execute(held):
         total, places = purses.get(purse, (0, 0))
         purses[purse] = (total + amount, places + 1)
     if opened is None and not purses:
@@ -245,7 +243,7 @@ def provider(connection: Connection, provider_id: bytes) -> Row:
         .where(NODE.c.provider == provider_id, NODE.c.retired_us.is_(None))
         .group_by(NODE.c.health)
     )
-    found["health"] = dict(connection.execute(health).tuples().all())
+    found["health"] = dict(connection.execute(health).all())
     for name, table in (
         ("latest_windows", SLA_WINDOW),
         ("latest_slashes", SLASH),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,20 +70,20 @@ from domain.provider import (
     StakeBonded,
     StakeFrozen,
     StakeSlashed,
-    StakeTaken,
     StakeThawed,
     provider_of,
 )
 from domain.round import Fill, RoundCleared, RoundOpened, instrument_of
 from domain.sla import WindowAssessed, window_aggregate
+from domain.stake import StakeTaken
 from domain.telemetry import (
+    INTAKE,
     NodeAssigned,
     NodeCameUp,
     NodeWentDown,
     Quantity,
     TelemetryRefused,
     UsageStated,
-    INTAKE,
 )
 from tests.projections.ledgers import CHAIN_ID, START_US, VAULT, HandNetwork
 
@@ -433,9 +433,7 @@ class Story:
         if bid is not None and offer is not None:
             lots = bid.quantity_milli // bid.lot_milli
             lease = LeaseId(self.fresh("lease"))
-            fills = (
-                Fill(bid=bid.bid, offer=offer.offer, node=offer.node, lots=lots, lease=lease),
-            )
+            fills = (Fill(bid=bid.bid, offer=offer.offer, node=offer.node, lots=lots, lease=lease),)
         self.tell(
             instrument,
             RoundCleared(
@@ -564,9 +562,7 @@ class Story:
                         owner=Bytes16(each.account),
                         amount_nano=Wide(charge - protocol),
                     ),
-                    Posting(
-                        purse=Purse.PROTOCOL_PENDING, owner=NOBODY, amount_nano=Wide(protocol)
-                    ),
+                    Posting(purse=Purse.PROTOCOL_PENDING, owner=NOBODY, amount_nano=Wide(protocol)),
                 ),
             ),
         )
@@ -750,7 +746,8 @@ class Story:
         )
         self.tell(asked, wanted)
         self.epoch += 1
-        payables, legs = [], []
+        payables: list[Payable] = []
+        legs: list[Posting] = []
         for account in sorted(self.accounts):
             added = 0
             for purse in (Purse.WITHDRAWAL, Purse.EARNED):
@@ -874,7 +871,7 @@ def tell_story(network: HandNetwork, seed: int, events: int, *, per_commit: int 
         story.open_provider()
     for _ in range(4):
         story.open_account()
-    acts = [
+    acts: list[tuple[Callable[[], Any], int]] = [
         (story.offer, 8),
         (story.bid, 10),
         (story.clear, 10),

@@ -12,7 +12,7 @@ class MarketDue(IntEnum):
     RECLAIM = 2  # id: lease
     NODE_DOWN_TOO_LONG = 3  # id: node
     LEASE_EXPIRES = 4  # id: lease
-    MATURITY = 5  # id: derived from account and posting time
+    MATURITY = 5  # id: account; its oldest posting that is pending
     POT_DIVIDES = 6  # id: pot
     EPOCH = 7  # id: zero
     ROUND_CLEARS = 8  # id: instrument

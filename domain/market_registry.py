@@ -300,7 +300,7 @@ def _retire_node(market: Market, request: Request) -> Refused | Sequence[RowRefu
         command.node,
         market.unit.state(aggregate),
         account=request.holder.account,
-        live_leases=market.folds.stake.live_leases(command.node),
+        live_leases=market.folds.leases.live_on(command.node),
         live_offers=market.folds.stake.live_offers(command.node),
         now_us=market.time_us,
     )

@@ -27,6 +27,8 @@ from domain.ids import (
 from domain.invariant import invariant
 from domain.journal import Purse
 from domain.key import RowRefused
+from domain.lease import EndReason
+from domain.market_leases import end_leases_of_provider
 from domain.market_registry import admit, role_refused
 from domain.node import NodeHealthChanged
 from domain.pot import Accusation, Charge, EvidenceAccepted, PotOpened
@@ -200,6 +202,13 @@ def _punish_downtime(market: Market, assessed: WindowAssessed, first_down_us: in
             now_us=market.time_us,
         ),
     )
+    _end_leases_of_the_ruined(market, assessed.provider, market.time_us)
+
+
+def _end_leases_of_the_ruined(market: Market, provider_id: ProviderId, at_us: int) -> None:
+    """Leases end with the last of the stake that stood for them (R8.6)."""
+    if market.folds.stake.stake(provider_id).total_nano == 0:
+        end_leases_of_provider(market, provider_id, EndReason.SLASHED, at_us)
 
 
 # Evidence
@@ -337,6 +346,7 @@ def _divide(market: Market, due_us: int, id: bytes) -> None:
     market.emit(AggregateId(pot_id), divided)
     for event in (*slashes, *(() if thawed is None else (thawed,))):
         market.emit(AggregateId(state.provider), event)
+    _end_leases_of_the_ruined(market, state.provider, due_us)
     later: Sequence[PotFacts] = market.folds.stake.pots(state.provider)
     for other in later:
         _freeze(market, state.provider, other.pot, other.last_fault_us)

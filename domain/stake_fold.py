@@ -218,11 +218,6 @@ class StakeFold:
         known = self._nodes.get(node)
         return 0 if known is None else known.offered.count
 
-    def live_leases(self, node: NodeId) -> int:
-        """Leases of a node that have not ended."""
-        known = self._nodes.get(node)
-        return 0 if known is None else known.leased.count
-
     def node(self, node: NodeId) -> Fleet | None:
         """A node whose window is not assessed to its end yet."""
         return self._nodes.get(node)

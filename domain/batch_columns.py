@@ -8,6 +8,7 @@ a law holds them equal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,6 +33,16 @@ _LITTLE: Final = (
 )
 #: Masks of a little-endian word that keep the low 7 bits of its first n bytes, n in 0..8.
 _KEEP: Final = np.array([0x7F7F7F7F7F7F7F7F & (1 << 8 * n) - 1 for n in range(9)], np.uint64)
+_CLOSE_UP: Final = (
+    (np.uint64(0x7F007F007F007F00), np.uint64(1)),
+    (np.uint64(0x3FFF00003FFF0000), np.uint64(2)),
+    (np.uint64(0x0FFFFFFF00000000), np.uint64(4)),
+)
+_EMPTY: Final = np.empty(0, np.int64)
+#: Batches are decoded together up to so many bytes, which the processor's cache holds.
+_JOINED_BYTES: Final = 16 * 1024
+_IDS_REMEMBERED: Final = 262_144
+_NO_BATCH: Final = Refused(MALFORMED, "the bytes are no batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,24 +117,69 @@ def _little(
 
 def read_long_columns(data: bytes) -> Columns | Refused:
     """The columns of exactly the Avro bytes of a ``Batch``; never raises."""
-    try:
-        nodes, at = _read_ids(data, 0)
-        leases, at = _read_ids(data, at)
-        columns, at = _read_arrays(data, at)
-    except (_Wrong, IndexError):
-        return Refused(MALFORMED, "the bytes are no batch")
-    if at < len(data):
-        return Refused(TRAILING_BYTES, f"{len(data) - at} bytes after the batch")
-    return _columns(nodes, leases, columns)
+    return read_long_columns_many([data])[0]
 
 
-def read_bytes_columns(data: bytes) -> Columns | Refused:
+def read_long_columns_many(
+    batches: Sequence[bytes], lists: IdLists | None = None
+) -> list[Columns | Refused]:
+    """``read_long_columns`` of each: many small batches cost hardly more than one."""
+    lists = lists or IdLists()
+    found: list[Columns | Refused] = []
+    opened: list[tuple[bytes, int, tuple[bytes, ...], tuple[bytes, ...]] | None] = []
+    for data in batches:
+        try:
+            nodes, at = lists.read(data, 0)
+            leases, at = lists.read(data, at)
+        except (_Wrong, IndexError):
+            opened.append(None)
+        else:
+            opened.append((data, at, nodes, leases))
+    first = 0
+    while first < len(opened):
+        tails: list[bytes] = []
+        starts: list[int] = []
+        size, last = 0, first
+        while last < len(opened) and (last == first or size < _JOINED_BYTES):
+            one = opened[last]
+            tail = b"" if one is None else one[0][one[1] :]
+            # A number that does not end would run on into the next batch.
+            if tail and tail[-1] > 127:
+                tail += b"\x00"
+            tails.append(tail)
+            starts.append(size)
+            size += len(tail)
+            last += 1
+        numbers = _Numbers(b"".join(tails))
+        places = np.searchsorted(numbers.ends, [*starts, size]).tolist()
+        for number, one in enumerate(opened[first:last]):
+            if one is None:
+                found.append(_NO_BATCH)
+                continue
+            data, at, nodes, leases = one
+            try:
+                columns, end = numbers.arrays(places[number], places[number + 1])
+            except _Wrong:
+                found.append(_NO_BATCH)
+                continue
+            at += end - starts[number]
+            if at < len(data):
+                why = Refused(TRAILING_BYTES, f"{len(data) - at} bytes after the batch")
+                found.append(why)
+            else:
+                found.append(_columns(nodes, leases, columns))
+        first = last
+    return found
+
+
+def read_bytes_columns(data: bytes, lists: IdLists | None = None) -> Columns | Refused:
     """The columns of exactly the Avro bytes of a ``BatchBytes``; never raises."""
+    lists = lists or IdLists()
     end = len(data)
     parts: list[bytes] = []
     try:
-        nodes, at = _read_ids(data, 0)
-        leases, at = _read_ids(data, at)
+        nodes, at = lists.read(data, 0)
+        leases, at = lists.read(data, at)
         for _ in range(_COLUMNS):
             length, at = _read_long(data, at)
             if not 0 <= length <= end - at:
@@ -131,7 +187,7 @@ def read_bytes_columns(data: bytes) -> Columns | Refused:
             parts.append(data[at : at + length])
             at += length
     except (_Wrong, IndexError):
-        return Refused(MALFORMED, "the bytes are no batch")
+        return _NO_BATCH
     if at < end:
         return Refused(TRAILING_BYTES, f"{end - at} bytes after the batch")
     return _little(nodes, leases, tuple(parts))
@@ -155,120 +211,120 @@ def _read_long(data: bytes, at: int) -> tuple[int, int]:
     return rest >> 1 ^ -(rest & 1), at
 
 
-def _read_ids(data: bytes, at: int) -> tuple[tuple[bytes, ...], int]:
-    """An array of ids, in as many blocks as it came."""
-    end = len(data)
-    found: list[bytes] = []
-    while data[at]:
-        count, at = _read_long(data, at)
-        stop = -1
-        if count < 0:
-            count = -count
-            size, at = _read_long(data, at)
-            stop = at + size
-            if size < 0 or stop > end:
-                raise _Wrong
-        last = at + count * _ID_BYTES
-        if last > end or (stop >= 0 and last != stop):
-            raise _Wrong
-        found += [data[i : i + _ID_BYTES] for i in range(at, last, _ID_BYTES)]
-        at = last
-    return tuple(found), at + 1
+class IdLists:
+    """Reads arrays of ids, and remembers the latest: a sender lists the same ones each time.
 
-
-def _read_arrays(data: bytes, start: int) -> tuple[list[Ints], int]:
-    """Five arrays of long, and where they end.
-
-    From ``start`` on everything is variable-length numbers: counts, sizes, items and the zeros
-    that end arrays. So all are found by their last bytes and decoded at once; then the few that
-    are counts are followed.
+    Equal bytes give the same tuple object, which what looks ids up may use in turn.
     """
-    octets = np.frombuffer(data, np.uint8, len(data) - start, start)
-    ends = np.flatnonzero(octets < 128)
-    if not len(ends):
-        raise _Wrong
-    values, lengths = _decode(data, start, octets, ends)
-    number = len(values)
-    columns: list[Ints] = []
-    at = 0
-    for _ in range(_COLUMNS):
-        blocks: list[Ints] = []
-        while True:
-            if at >= number:
-                raise _Wrong
-            count = int(values[at])
-            zero = count == 0 and lengths[at] == 1
-            at += 1
-            if zero:
-                break
-            size = -1
+
+    def __init__(self) -> None:
+        """Remember nothing."""
+        self._known: dict[bytes, tuple[bytes, ...]] = {}
+        self._ids = 0
+
+    def read(self, data: bytes, at: int) -> tuple[tuple[bytes, ...], int]:
+        """An array of ids in as many blocks as it came, and where it ends."""
+        end = len(data)
+        parts: list[bytes] = []
+        while data[at]:
+            count, at = _read_long(data, at)
+            stop = -1
             if count < 0:
                 count = -count
-                if at >= number:
+                size, at = _read_long(data, at)
+                stop = at + size
+                if size < 0 or stop > end:
                     raise _Wrong
-                size = int(values[at])
+            last = at + count * _ID_BYTES
+            if last > end or (stop >= 0 and last != stop):
+                raise _Wrong
+            parts.append(data[at:last])
+            at = last
+        return self._split(parts[0] if len(parts) == 1 else b"".join(parts)), at + 1
+
+    def _split(self, joined: bytes) -> tuple[bytes, ...]:
+        found = self._known.get(joined)
+        if found is None:
+            found = tuple(joined[i : i + _ID_BYTES] for i in range(0, len(joined), _ID_BYTES))
+            self._ids += len(found) + 1
+            if self._ids > _IDS_REMEMBERED:
+                self._known.clear()
+                self._ids = len(found) + 1
+            self._known[joined] = found
+        return found
+
+
+class _Numbers:
+    """All variable-length numbers of some bytes, decoded at once.
+
+    After its ids a batch is nothing but such numbers: counts, sizes, items and the zeros that end
+    arrays. So all are found by their last bytes, eight bytes of each are taken as one word, and
+    then the few that are counts are followed.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        """Decode; numbers that are not in their shortest form within 64 bits get any value."""
+        octets = np.frombuffer(data, np.uint8)
+        self.ends = np.flatnonzero(octets < 128)
+        starts = np.empty_like(self.ends)
+        starts[:1] = 0
+        np.add(self.ends[:-1], 1, out=starts[1:])
+        self.lengths = self.ends - starts
+        self.lengths += 1
+        words = np.ndarray((len(data) + 1,), "<u8", data + bytes(8), 0, (1,)).take(starts)
+        words &= _KEEP.take(np.minimum(self.lengths, 8))
+        # Three times, neighbours of 7, 14 and 28 bits close up.
+        for mask, shift in _CLOSE_UP:
+            part = words & mask
+            words ^= part
+            part >>= shift
+            words |= part
+        self.wrong = (self.lengths > 1) & (octets.take(self.ends) == 0)
+        long = np.flatnonzero(self.lengths > 8)
+        if len(long):
+            ninth = octets.take(starts[long] + 8).astype(np.uint64)
+            words[long] |= (ninth & np.uint64(127)) << np.uint64(56)
+            longer = long[self.lengths[long] > 9]
+            tenth = octets.take(starts[longer] + 9).astype(np.uint64)
+            words[longer] |= tenth << np.uint64(63)
+            self.wrong[longer] |= (tenth > 1) | (self.lengths[longer] > 10)
+        negative = words & np.uint64(1)
+        words >>= np.uint64(1)
+        np.negative(negative, out=negative)
+        words ^= negative
+        self.values = words.view(np.int64)
+        self.any_wrong = bool(np.count_nonzero(self.wrong))
+
+    def arrays(self, first: int, last: int) -> tuple[list[Ints], int]:
+        """Five arrays among the numbers [first, last), and the byte after them."""
+        values, ends = self.values, self.ends
+        columns: list[Ints] = []
+        at = first
+        for _ in range(_COLUMNS):
+            blocks: list[Ints] = []
+            while True:
+                if at >= last:
+                    raise _Wrong
+                count = int(values[at])
                 at += 1
-                if size < 0:
+                if not count and self.lengths[at - 1] == 1:
+                    break
+                size = -1
+                if count < 0:
+                    count = -count
+                    if at >= last:
+                        raise _Wrong
+                    size = int(values[at])
+                    at += 1
+                    if size < 0:
+                        raise _Wrong
+                if count > last - at:
                     raise _Wrong
-            if count > number - at:
-                raise _Wrong
-            blocks.append(values[at : at + count])
-            at += count
-            if size >= 0 and size != int(ends[at - 1]) - int(ends[at - count - 1]):
-                raise _Wrong
-        columns.append(
-            blocks[0] if len(blocks) == 1 else np.concatenate([np.empty(0, np.int64), *blocks])
-        )
-    used = lengths[:at]
-    # What is not in its shortest form, or is beyond ten bytes or 64 bits, is no number.
-    if np.count_nonzero(used > 8) and _overlong(octets, ends[:at], used):
-        raise _Wrong
-    zeros = octets[ends[:at]] == 0
-    if np.count_nonzero(zeros) and np.count_nonzero(zeros & (used > 1)):
-        raise _Wrong
-    return columns, start + int(ends[at - 1]) + 1
-
-
-def _decode(data: bytes, start: int, octets: Ints, ends: Ints) -> tuple[Ints, Ints]:
-    """All numbers that end at ``ends``, and their lengths; wrong ones get any value."""
-    starts = np.empty_like(ends)
-    starts[0] = 0
-    np.add(ends[:-1], 1, out=starts[1:])
-    lengths = ends - starts
-    lengths += 1
-    # Eight bytes from each start on, as one little-endian word, with room behind the last.
-    padded = data[start:] + bytes(8)
-    words = np.ndarray((len(octets) + 1,), "<u8", padded, 0, (1,)).take(starts)
-    low = words & _KEEP.take(np.minimum(lengths, 8))
-    # Three times, neighbours of 7, 14 and 28 bits close up.
-    part = low & np.uint64(0x7F007F007F007F00)
-    low ^= part
-    part >>= np.uint64(1)
-    low |= part
-    np.bitwise_and(low, np.uint64(0x3FFF00003FFF0000), out=part)
-    low ^= part
-    part >>= np.uint64(2)
-    low |= part
-    np.bitwise_and(low, np.uint64(0x0FFFFFFF00000000), out=part)
-    low ^= part
-    part >>= np.uint64(4)
-    low |= part
-    long = lengths > 8
-    if np.count_nonzero(long):
-        for i in np.flatnonzero(long).tolist():
-            first = int(starts[i])
-            high = octets[first + 8 : min(int(ends[i]) + 1, first + 10)]
-            more = sum((int(byte) & 127) << 7 * place for place, byte in enumerate(high, 8))
-            low[i] |= np.uint64(more & (1 << 64) - 1)
-    negative = low & np.uint64(1)
-    low >>= np.uint64(1)
-    np.negative(negative, out=negative)
-    low ^= negative
-    return low.view(np.int64), lengths
-
-
-def _overlong(octets: Ints, ends: Ints, lengths: Ints) -> bool:
-    """Whether a number has more than ten bytes, or ten of which the last is beyond 64 bits."""
-    if np.count_nonzero(lengths > 10):
-        return True
-    return bool(np.count_nonzero(octets[ends[lengths == 10]] > 1))
+                blocks.append(values[at : at + count])
+                at += count
+                if size >= 0 and size != int(ends[at - 1]) - int(ends[at - count - 1]):
+                    raise _Wrong
+            columns.append(blocks[0] if len(blocks) == 1 else np.concatenate([_EMPTY, *blocks]))
+        if self.any_wrong and np.count_nonzero(self.wrong[first:at]):
+            raise _Wrong
+        return columns, int(ends[at - 1]) + 1

@@ -10,7 +10,12 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
-from domain.batch_columns import Columns, columns_of, read_bytes_columns, read_long_columns
+from domain.batch_columns import (
+    Columns,
+    IdLists,
+    read_bytes_columns,
+    read_long_columns_many,
+)
 from domain.codec import Codec
 from domain.gate import Opened
 from domain.invariant import invariant
@@ -60,86 +65,109 @@ class Intake:
         self._codec = codec
         self._verify = verify
         self._verify_many = verify_many
+        self._lists = IdLists()
+        self._long = codec.fingerprint(Batch), _name(Batch)
+        self._bytes = codec.fingerprint(BatchBytes), _name(BatchBytes)
         # What is opened and may be asked for again: a step may be cut within a stretch.
         self._held: dict[int, tuple[LogRecord, Opened | Refused]] = {}
-        self._readers = {
-            codec.fingerprint(Batch): (Batch.NAME, read_long_columns),  # type: ignore[attr-defined]
-            codec.fingerprint(BatchBytes): (BatchBytes.NAME, read_bytes_columns),  # type: ignore[attr-defined]
-        }
 
     def open_many(self, records: Sequence[LogRecord], size_max: int) -> list[Opened | Refused]:
         """What ``open_input`` says of each record; batches have ``Columns`` as payload."""
-        held = [self._held.get(record.offset) for record in records]
-        known = [
-            each is not None and each[0] is record
-            for each, record in zip(held, records, strict=True)
-        ]
-        new = [record for record, is_known in zip(records, known, strict=True) if not is_known]
-        opened = iter(self._open_new(new, size_max))
-        answers = [
-            each[1] if is_known and each is not None else next(opened)
-            for each, is_known in zip(held, known, strict=True)
-        ]
-        self._held = {
-            record.offset: (record, answer) for record, answer in zip(records, answers, strict=True)
+        kept = {
+            offset: pair
+            for offset, pair in (
+                (record.offset, self._held.get(record.offset)) for record in records
+            )
+            if pair is not None
         }
-        return answers
+        new = [
+            record
+            for record in records
+            if record.offset not in kept or kept[record.offset][0] is not record
+        ]
+        for record, answer in zip(new, self._open_new(new, size_max), strict=True):
+            kept[record.offset] = record, answer
+        self._held = kept
+        return [kept[record.offset][1] for record in records]
 
     def _open_new(self, records: Sequence[LogRecord], size_max: int) -> list[Opened | Refused]:
-        found: list[Refused | tuple[Signed, Any, bytes]] = [
-            self._read(record.value, size_max) for record in records
+        envelopes = [self._envelope(record.value, size_max) for record in records]
+        signed = [each for each in envelopes if isinstance(each, Signed)]
+        payloads = self._payloads(signed)
+        messages = [
+            b"" if isinstance(payload, Refused) else _message(each)
+            for each, payload in zip(signed, payloads, strict=True)
         ]
-        asked = [(each[0].key, each[2], each[0].signature) for each in found if type(each) is tuple]
+        # What is refused already asks for no signature; its message is empty.
+        asked = [
+            (each.key, message, each.signature)
+            for each, message in zip(signed, messages, strict=True)
+            if message
+        ]
         if self._verify_many is not None:
-            answers = iter(self._verify_many(asked))
+            verdicts = iter(self._verify_many(asked))
         else:
-            answers = iter([self._verify(*each) for each in asked])
-        opened: list[Opened | Refused] = []
-        for each in found:
-            if isinstance(each, Refused):
-                opened.append(each)
-                continue
-            signed, payload, message = each
-            if not next(answers):
-                opened.append(Refused(BAD_SIGNATURE, signed.key.hex()))
-            elif signed.genesis != self._genesis_hash:
-                opened.append(Refused(WRONG_NETWORK, f"signed for {signed.genesis.hex()}"))
-            else:
-                opened.append(Opened(signed, payload, hashlib.sha256(message).digest()))
-        return opened
+            verdicts = iter([self._verify(*each) for each in asked])
+        judged = iter(
+            [
+                self._judged(each, payload, message, verdicts)
+                for each, payload, message in zip(signed, payloads, messages, strict=True)
+            ]
+        )
+        return [each if isinstance(each, Refused) else next(judged) for each in envelopes]
 
-    def _read(self, value: bytes, size_max: int) -> Refused | tuple[Signed, Any, bytes]:
+    def _envelope(self, value: bytes, size_max: int) -> Signed | Refused:
         if len(value) > size_max:
             return Refused(OVERSIZE, f"{len(value)} bytes, at most {size_max}")
-        signed = self._codec.open_signed(value)
-        if isinstance(signed, Refused):
-            return signed
-        payload = self._payload(signed)
+        return self._codec.open_signed(value)
+
+    def _payloads(self, envelopes: Sequence[Signed]) -> list[Any]:
+        """The payload of each, or why it is refused; batches of longs are decoded together."""
+        long = [s.payload for s in envelopes if (s.schema, s.kind) == self._long]
+        columns = iter(read_long_columns_many(long, self._lists))
+        return [
+            next(columns)
+            if (signed.schema, signed.kind) == self._long
+            else read_bytes_columns(signed.payload, self._lists)
+            if (signed.schema, signed.kind) == self._bytes
+            else self._codec.open_payload(signed)
+            for signed in envelopes
+        ]
+
+    def _judged(
+        self, signed: Signed, payload: Any, message: bytes, verdicts: Iterator[bool]
+    ) -> Opened | Refused:
         if isinstance(payload, Refused):
             return payload
-        message = preimage(
-            signed.genesis,
-            signed.kind,
-            signed.key,
-            signed.session,
-            signed.number,
-            signed.schema,
-            signed.payload,
-        )
-        return signed, payload, message
-
-    def _payload(self, signed: Signed) -> Any | Refused:
-        name, read = self._readers.get(signed.schema, ("", None))
-        if read is None or signed.kind != name:
-            return self._codec.open_payload(signed)
-        return read(signed.payload)
+        if not next(verdicts):
+            return Refused(BAD_SIGNATURE, signed.key.hex())
+        if signed.genesis != self._genesis_hash:
+            return Refused(WRONG_NETWORK, f"signed for {signed.genesis.hex()}")
+        return Opened(signed, payload, hashlib.sha256(message).digest())
 
     def reopen(self, value: bytes) -> Columns:
         """The columns of a record that was accepted once; its signature was checked then."""
         signed = self._codec.open_signed(value)
         invariant(isinstance(signed, Signed), "accepted bytes are a signed record")
-        payload = self._payload(signed)
-        if isinstance(payload, Columns):
-            return payload
-        invariant(isinstance(payload, Batch | BatchBytes), "accepted bytes are a batch")
-        return columns_of(payload)
+        assert isinstance(signed, Signed)
+        payload = self._payloads([signed])[0]
+        invariant(isinstance(payload, Columns), "accepted bytes are a batch")
+        assert isinstance(payload, Columns)
+        return payload
+
+
+def _name(kind: Any) -> str:
+    name: str = kind.NAME
+    return name
+
+
+def _message(signed: Signed) -> bytes:
+    return preimage(
+        signed.genesis,
+        signed.kind,
+        signed.key,
+        signed.session,
+        signed.number,
+        signed.schema,
+        signed.payload,
+    )

@@ -1,0 +1,1 @@
+"""Metering: readings, coverage, statements, and the laws of a shard."""

@@ -23,7 +23,7 @@ from adapters.audit import (
     hash_of_states,
 )
 from adapters.avro_codec import AvroCodec
-from adapters.ed25519 import Signer
+from adapters.ed25519 import Signer, VerifyPool
 from adapters.eventsourcing_index import Depth, LedgerIndex
 from adapters.eventsourcing_mapper import AvroMapper
 from adapters.eventsourcing_partition import LedgerIdentity, LedgerPartition
@@ -119,6 +119,12 @@ def verify(key: bytes, message: bytes, signature: bytes) -> bool:
     if len(message) <= _SMALL:
         return _verified(key, message, signature)
     return ed25519.verify(key, message, signature)
+
+
+@lru_cache(maxsize=1)
+def _verify_pool() -> VerifyPool:
+    """One pool a process; its threads start with the first large batch."""
+    return VerifyPool()
 
 
 class GenesisRefused(Exception):
@@ -239,6 +245,7 @@ class Network:
                     states=states,
                     codec=self.codec,
                     verify=verify,
+                    verify_many=_verify_pool(),
                 )
             case Ledger.SETTLEMENT:
                 return Settlement(

@@ -362,10 +362,10 @@ class Demo:
         )
 
     def _lie(self, now_us: int) -> None:
-        """One node of the west signs two totals for the same counter and instant."""
+        """A node that has not failed signs two totals for the same counter and instant."""
         for running in self.told.leases.values():
             node = self.nodes[running.node]
-            if node.provider == "west" and running.rates and running.ready_us and not running.ended:
+            if node.provider != "south" and running.rates and running.ready_us and not running.ended:
                 seconds = (now_us - running.ready_us) // 1_000_000
                 resource, rate = running.rates[0]
                 row = PRICES.number[resource]
@@ -373,8 +373,8 @@ class Demo:
                 self._batch(node, now_us, [(running.lease, row, rate * seconds + 7)])
                 self._lied = True
                 self._say(
-                    f"Day {(now_us - START_US) // DAY_US}: a node of west signs two different "
-                    "totals for one counter and instant."
+                    f"Day {(now_us - START_US) // DAY_US}: a node of {node.provider} signs two "
+                    "different totals for one counter and instant."
                 )
                 return
 

@@ -284,7 +284,7 @@ def script() -> tuple[Want, ...]:
                 12,
                 allocations=(("edge.cache", 50_000),),
                 rates=_EDGE,
-                budget=190 * NANO,
+                budget=400 * NANO,
             ),
             _EDGE,
             "deploys to the edge with a cache",

@@ -237,6 +237,28 @@ class Worker:
             raise
         return self._height != before
 
+    def position(self, topic: str, partition: int) -> int:
+        """The offset that is read next of a source, committed or not."""
+        return self._reading(topic, partition).next_offset
+
+    def committed(self, topic: str, partition: int) -> int:
+        """The offset up to which a source is consumed by commits."""
+        reading = self._reading(topic, partition)
+        waiting = [run.first for run in self._runs if run.reading is reading]
+        return min(waiting, default=reading.next_offset)
+
+    def commit_now(self) -> None:
+        """Commit what was consumed, if anything was; else a step waits for the idle interval."""
+        if self._runs:
+            self._commit()
+
+    def _reading(self, topic: str, partition: int) -> _Reading:
+        return next(
+            r
+            for r in self._readings
+            if (r.source.topic, r.source.partition) == (topic, partition)
+        )
+
     def close(self) -> None:
         """Release the ledger's index; the log belongs to the caller."""
         self._commits.index.close()

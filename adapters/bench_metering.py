@@ -1,0 +1,380 @@
+"""``synor bench metering``: the metering path with all its checks on, one worker.
+
+Throughput: a topic filled beforehand, from the first read to the last commit. Latency: an open loop
+at half that rate, each batch timed from the instant it was planned to be sent until the commit that
+holds it was acknowledged, so a stall is counted against every batch that it delays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import resource
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from adapters.avro_codec import AvroCodec
+from adapters.bootstrap import Network, worker
+from adapters.ed25519 import Signer, sign_input
+from adapters.embedded import SystemKeys, create_topics, genesis_of
+from adapters.eventsourcing_index import Depth
+from adapters.metering_workload import Encoding, Fleet
+from domain.commit import (
+    LEDGER_TOPICS,
+    TELEMETRY_TOPIC,
+    CommitHeader,
+    Ledger,
+    RecordedEvent,
+)
+from domain.genesis import Parameters, TimeSource
+from domain.ids import Hash32, PublicKey
+from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound
+from domain.ports import Log, TopicAdmin
+from domain.telemetry import TelemetryAccepted
+
+SEED: Final = b"synor bench"
+GATEWAYS: Final = 16
+EVENTS_A_COMMIT: Final = 1000
+FILL_AT_ONCE: Final = 500
+HOUR_US: Final = 3_600_000_000
+LATENCY_S: Final = 8.0
+LATENCY_WARM_UP_S: Final = 2.0
+
+
+class BenchLog(Enum):
+    """What the topics stand on."""
+
+    KAFKA = "kafka"
+    SQLITE = "sqlite"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What is measured."""
+
+    log: BenchLog
+    rows: int
+    columns: Encoding
+    readings: int
+
+    @property
+    def batches(self) -> int:
+        """How many batches of the shape hold the readings."""
+        return -(-self.readings // self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How another process opens the same log: by address, never by object."""
+
+    kind: BenchLog
+    address: str
+
+    def open(self) -> Log:
+        """Open it."""
+        if self.kind is BenchLog.KAFKA:
+            from adapters.kafka_log import KafkaLog
+
+            return KafkaLog(self.address, client_id="synor-bench")
+        from adapters.sqlite_log import SqliteLog
+
+        return SqliteLog(Path(self.address), clock_us=now_us)
+
+
+def now_us() -> int:
+    """The machine's clock: in production time is the broker's, and so it is here."""
+    return time.time_ns() // 1000
+
+
+def network_of(start_us: int) -> Network:
+    """The bench's own network, P = 1."""
+    keys = SystemKeys.derived(SEED)
+    return Network.of(
+        genesis_of(
+            keys,
+            name="synor-bench",
+            start_us=start_us,
+            time_source=TimeSource.BROKER,
+            parameters=Parameters(),
+        ),
+        1,
+    )
+
+
+def gateway_signer(number: int) -> Signer:
+    """The key of a gateway."""
+    return Signer(hashlib.sha256(SEED + b"gateway" + number.to_bytes(2, "big")).digest())
+
+
+def fleet_of(shape: Shape, start_us: int) -> Fleet:
+    """The fleet that signs the bench's batches."""
+    return Fleet(
+        key_of=lambda number: PublicKey(gateway_signer(number).public),
+        start_us=start_us,
+        gateways=GATEWAYS,
+        rows=shape.rows,
+    )
+
+
+def signed_batches(
+    shape: Shape, start_us: int, genesis_hash: bytes, first: int, count: int
+) -> Iterator[bytes]:
+    """Batches number ``first`` and on, signed, as they stand on the wire."""
+    codec = AvroCodec()
+    fleet = fleet_of(shape, start_us)
+    signers = [gateway_signer(number) for number in range(GATEWAYS)]
+    for number in range(first, first + count):
+        beat, gateway = divmod(number, GATEWAYS)
+        payload = fleet.batch(fleet.gateways[gateway], beat, shape.columns)
+        wire, _ = sign_input(
+            codec, signers[gateway], Hash32(genesis_hash), payload, start_us, beat
+        )
+        yield wire
+
+
+def fill(
+    place: Place, shape: Shape, start_us: int, genesis_hash: bytes, first: int, count: int
+) -> None:
+    """Append batches as fast as the log takes them; runs in a process of its own."""
+    log = place.open()
+    waiting: list[bytes] = []
+    for wire in signed_batches(shape, start_us, genesis_hash, first, count):
+        waiting.append(wire)
+        if len(waiting) == FILL_AT_ONCE:
+            log.append_many(TELEMETRY_TOPIC, 0, waiting)
+            waiting.clear()
+    if waiting:
+        log.append_many(TELEMETRY_TOPIC, 0, waiting)
+    log.close()
+
+
+def send_open_loop(
+    place: Place,
+    shape: Shape,
+    start_us: int,
+    genesis_hash: bytes,
+    first: int,
+    count: int,
+    ready: Any,
+    began: Any,
+    per_s: float,
+) -> None:
+    """Send each batch at its planned instant, whatever became of the ones before."""
+    log = place.open()
+    wires = list(signed_batches(shape, start_us, genesis_hash, first, count))
+    ready.set()
+    began.acquire()
+    start = time.monotonic()
+    sent = 0
+    while sent < count:
+        due = min(int((time.monotonic() - start) * per_s) + 1, count)
+        if due > sent:
+            log.append_many(TELEMETRY_TOPIC, 0, wires[sent:due])
+            sent = due
+        else:
+            time.sleep(max(0.0, start + sent / per_s - time.monotonic()))
+    log.close()
+
+
+def _write_market(network: Network, log: Log, fleet: Fleet, keys: SystemKeys) -> None:
+    """The market ledger that the shard reads: its genesis and the fleet's registrations."""
+    partition = network.partition(
+        Ledger.MARKET, 0, log=log, index=":memory:", depth=Depth.COMMITS, signer=keys.market
+    )
+    codec = network.codec
+    start = network.genesis.start_us
+    events: list[tuple[bytes, Any]] = [
+        (LEDGER_ID, LogBound(at_us=start, shards=1, topics=network.bound_topics(log))),
+        (LEDGER_ID, GenesisRecorded(at_us=start, genesis=network.genesis)),
+    ]
+    recorded = [
+        RecordedEvent(aggregate, 1, codec.number(type(event)), codec.encode(event))
+        for aggregate, event in (*events, *fleet.market().events)
+    ]
+    partition.append(CommitHeader(time_us=start), recorded[:2])
+    for at in range(2, len(recorded), EVENTS_A_COMMIT):
+        partition.append(CommitHeader(time_us=start), recorded[at : at + EVENTS_A_COMMIT])
+
+
+@contextmanager
+def _topics(shape: Shape, folder: Path) -> Iterator[tuple[Place, TopicAdmin, Callable[[], Log]]]:
+    if shape.log is BenchLog.KAFKA:
+        from adapters.kafka_broker import KafkaBroker
+        from adapters.kafka_topics import KafkaTopics
+
+        with KafkaBroker(folder / "kafka") as broker:
+            place = Place(shape.log, broker.bootstrap)
+            admin = KafkaTopics(broker.bootstrap)
+            yield place, admin, place.open
+            admin.close()
+    elif shape.log is BenchLog.SQLITE:
+        from adapters.sqlite_log import SqliteLog, SqliteTopics
+
+        place = Place(shape.log, str(folder / "log.db"))
+        log = SqliteLog(Path(place.address), clock_us=now_us)
+        yield place, SqliteTopics(log), place.open
+        log.close()
+    else:
+        from adapters.memory_log import MemoryLog, MemoryTopics
+
+        memory = MemoryLog(now_us)
+        yield Place(shape.log, ""), MemoryTopics(memory), lambda: memory
+
+
+def bench_metering(shape: Shape) -> dict[str, Any]:
+    """Measure one shape and give the figures of its one line of JSON."""
+    start_us = now_us() - HOUR_US
+    keys = SystemKeys.derived(SEED)
+    network = network_of(start_us)
+    fleet = fleet_of(shape, start_us)
+    with TemporaryDirectory(prefix="synor-bench-") as name, _topics(shape, Path(name)) as opened:
+        place, admin, open_log = opened
+        create_topics(network, admin)
+        log = open_log()
+        _write_market(network, log, fleet, keys)
+        shard = worker(
+            network,
+            Ledger.METERING,
+            0,
+            log=log,
+            index=Path(name) / "index.db",
+            signer=keys.metering,
+            topics=network.bound_topics(log),
+            clock_us=now_us,
+        )
+        while shard.turn():
+            pass
+        _fill(place, log, shape, start_us, network.hash)
+        figures = _throughput(shard, log, shape)
+        figures |= _latency(shard, place, shape, start_us, network.hash, figures)
+        shard.close()
+    figures["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    return figures
+
+
+def _fill(place: Place, log: Log, shape: Shape, start_us: int, genesis_hash: bytes) -> None:
+    if shape.log is BenchLog.MEMORY:
+        wires = list(signed_batches(shape, start_us, genesis_hash, 0, shape.batches))
+        log.append_many(TELEMETRY_TOPIC, 0, wires)
+        return
+    # In a process of its own, so that neither its memory nor its time counts.
+    process = multiprocessing.get_context("spawn").Process(
+        target=fill, args=(place, shape, start_us, genesis_hash, 0, shape.batches)
+    )
+    process.start()
+    process.join()
+    if process.exitcode != 0:
+        raise RuntimeError("the topic could not be filled")
+
+
+def _throughput(shard: Any, log: Log, shape: Shape) -> dict[str, Any]:
+    ledger = LEDGER_TOPICS[Ledger.METERING]
+    before = log.end(ledger, 0)
+    cpu, wall = time.process_time(), time.perf_counter()
+    while shard.position(TELEMETRY_TOPIC, 0) < shape.batches:
+        shard.turn()
+    shard.commit_now()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    accepted, commits, ledger_bytes = _recorded(log, ledger, before)
+    if accepted != shape.batches * shape.rows:
+        raise RuntimeError(f"{accepted} readings were accepted of {shape.batches * shape.rows}")
+    return {
+        "log": shape.log.value,
+        "columns": shape.columns.value,
+        "batch": shape.rows,
+        "readings": accepted,
+        "commits": commits,
+        "seconds": round(wall, 3),
+        "readings_per_s": round(accepted / wall),
+        "cpu_us_per_reading": round(cpu / accepted * 1e6, 4),
+        "bytes_per_reading": round(ledger_bytes / accepted, 2),
+    }
+
+
+def _recorded(log: Log, ledger: str, first: int) -> tuple[int, int, int]:
+    """Readings accepted, commits and bytes on the ledger from an offset on."""
+    from domain.commit import CommitBody, body_of, parse, unpack_event
+
+    codec = AvroCodec()
+    number = codec.number(TelemetryAccepted)
+    readings = commits = size = 0
+    while True:
+        fetched = log.read(ledger, 0, first, max_bytes=16 * 1024 * 1024)
+        if fetched.next_offset == first:
+            return readings, commits, size
+        for record in fetched.records:
+            envelope = parse(record.value)
+            if envelope is None:
+                continue
+            commits += 1
+            size += len(record.value)
+            for event in map(
+                unpack_event, codec.decode(CommitBody, body_of(record.value, envelope)).events
+            ):
+                if event.schema == number:
+                    accepted = codec.decode(TelemetryAccepted, event.payload)
+                    refused = sum(byte.bit_count() for byte in accepted.refused)
+                    readings += accepted.rows - refused
+        first = fetched.next_offset
+
+
+def _latency(
+    shard: Any,
+    place: Place,
+    shape: Shape,
+    start_us: int,
+    genesis_hash: bytes,
+    figures: dict[str, Any],
+) -> dict[str, Any]:
+    """Open loop at half the measured rate; None where no other process can write to the log."""
+    if shape.log is BenchLog.MEMORY:
+        return {"p50_ms": None, "p99_ms": None, "offered_per_s": None}
+    per_s = figures["readings_per_s"] / 2 / shape.rows
+    count = int(per_s * (LATENCY_S + LATENCY_WARM_UP_S))
+    context = multiprocessing.get_context("spawn")
+    ready, began = context.Event(), context.Semaphore(0)
+    process = context.Process(
+        target=send_open_loop,
+        args=(
+            place,
+            shape,
+            start_us,
+            genesis_hash,
+            shape.batches,
+            count,
+            ready,
+            began,
+            per_s,
+        ),
+    )
+    process.start()
+    ready.wait()
+    began.release()
+    start = time.monotonic()
+    done = 0
+    late: list[float] = []
+    skipped = int(per_s * LATENCY_WARM_UP_S)
+    while done < count:
+        shard.turn(wait_s=0.005)
+        position = shard.committed(TELEMETRY_TOPIC, 0) - shape.batches
+        now = time.monotonic() - start
+        late += [
+            now - number / per_s for number in range(max(done, skipped), max(position, done))
+        ]
+        done = max(position, done)
+        if now > 6 * (LATENCY_S + LATENCY_WARM_UP_S):
+            raise RuntimeError("the worker does not keep up with half of its own throughput")
+    process.join()
+    late.sort()
+    return {
+        "p50_ms": round(late[len(late) // 2] * 1000, 2),
+        "p99_ms": round(late[len(late) * 99 // 100] * 1000, 2),
+        "offered_per_s": round(per_s * shape.rows),
+    }

@@ -78,6 +78,10 @@ class Health(Protocol):
         """Whether the last thing heard of the node is a sign of life."""
         ...
 
+    def down_since(self, node: bytes) -> int | None:
+        """The last sign of life of a node that is down; None if it is up or never was."""
+        ...
+
 
 class Fold(Protocol):
     """Anything that follows events."""

@@ -88,7 +88,8 @@ def test_a_node_key_alone_costs_the_node_s_share_and_the_rest_thaws() -> None:
     world.metering(contradiction(world, nodes[0], by="bob-0"))
     pot = world.last(PotOpened)
     assert [e for e in world.at(pot.divides_us - 1) if isinstance(e, PotDivided)] == []
-    events = [e for e in world.wait(1) if isinstance(e, PotDivided | StakeSlashed | StakeThawed)]
+    wanted = (PotDivided, StakeSlashed, StakeThawed)
+    events: list[Any] = [e for e in world.wait(1) if isinstance(e, wanted)]
     assert kinds(events) == [PotDivided, StakeSlashed, StakeThawed]
     divided, slashed, _ = events
     assert (divided.slashed_nano, divided.thawed_nano) == (R_H100, 3 * R_H100)

@@ -24,7 +24,6 @@ from domain.genesis import Genesis, GenesisKey, Parameters, Role, TimeSource, br
 from domain.ids import (
     AccountId,
     Address,
-    Bytes16,
     Hash32,
     NodeId,
     ProviderId,
@@ -107,9 +106,7 @@ def genesis_for_tests(
 
 def new_market(genesis: Genesis, shards: int, states: DictStates) -> Market:
     """A market before its first event, with the folds that production gives it."""
-    folds = Folds(
-        genesis, shards, book=OrderBook(), capacity=FreeCapacity(), health=NodeHealth()
-    )
+    folds = Folds(genesis, shards, book=OrderBook(), capacity=FreeCapacity(), health=NodeHealth())
     return Market(
         genesis=genesis,
         genesis_hash=hashlib.sha256(codec().encode(genesis)).digest(),
@@ -478,11 +475,6 @@ def node_row(
         beat_us=beat_us,
         grace_us=grace_us,
     )
-
-
-def owner_bytes(id: bytes) -> Bytes16:
-    """An id as the owner of a posting."""
-    return Bytes16(id)
 
 
 def picture(thing: Any) -> Any:

@@ -7,7 +7,8 @@ full disk). ``synor audit`` has further codes for what it found.
 from __future__ import annotations
 
 import sys
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 REFUSED: Final = 1
 WRONG_USAGE: Final = 2
@@ -15,14 +16,20 @@ OPERATING_ERROR: Final = 3
 
 
 class Failure(Exception):
-    """A command that ends without its result; ``remedy`` tells what to do."""
+    """A command that ends without its result.
+
+    ``remedy`` tells what to do; ``position`` is the ledger's, where the ledger has answered.
+    """
 
     code = OPERATING_ERROR
 
-    def __init__(self, what: str, remedy: str = "") -> None:
+    def __init__(
+        self, what: str, remedy: str = "", position: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(what)
         self.what = what
         self.remedy = remedy
+        self.position = position
 
 
 class Asked(Failure):

@@ -91,9 +91,21 @@ def facts(rows: Iterable[tuple[str, str]]) -> None:
         said(f"{name:<{width}}  {value}")
 
 
+def positioned(position: Mapping[str, Any]) -> str:
+    """The ledger position that an answer reflects: the height of each ledger."""
+    shards = ",".join(str(height) for height in position["metering"])
+    return f"at market {position['market']}, metering {shards}, settlement {position['settlement']}"
+
+
 def failed(failure: Failure, *, as_json: bool) -> None:
-    """Say what went wrong and what to do."""
+    """Say what went wrong, what to do, and what position of the ledger that reflects."""
     if as_json:
-        document({"error": failure.what, "remedy": failure.remedy, "exit": failure.code})
+        told: dict[str, Any] = {"error": failure.what, "remedy": failure.remedy}
+        if failure.position is not None:
+            told["position"] = failure.position
+        document({**told, "exit": failure.code})
         return
-    noted(f"synor: {failure.what}" + (f"\n  {failure.remedy}" if failure.remedy else ""))
+    lines = [f"synor: {failure.what}", failure.remedy]
+    if failure.position is not None:
+        lines.append(positioned(failure.position))
+    noted("\n  ".join(line for line in lines if line))

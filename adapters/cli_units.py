@@ -117,3 +117,57 @@ def shown_duration(us: int) -> str:
         if number:
             parts.append(f"{number}{unit}")
     return "".join(parts[:2])
+
+
+#: Resources whose amounts are MB (10^6 bytes); those of all others are thousandths.
+IN_MB: Final = frozenset(
+    {
+        "gpu.vram",
+        "container.memory",
+        "container.ephemeral",
+        "storage.hot",
+        "function.provisioned",
+        "edge.cache",
+    }
+)
+_SIZE: Final = re.compile(r"(\d+)(MB|GB|TB)", re.ASCII)
+_SIZE_MB: Final = {"MB": 1, "GB": 1_000, "TB": 1_000_000}
+_RATE: Final = re.compile(r"(\d+)([kMG]?)(?:B?/s)?", re.ASCII)
+_RATE_FACTOR: Final = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
+
+
+def named(text: str) -> tuple[str, str]:
+    """A resource and its value, written RESOURCE=VALUE."""
+    name, sign, value = text.partition("=")
+    if not sign or not name or not value:
+        raise Asked(f"{text!r} is not RESOURCE=VALUE.", "Write it as in gpu.h100=1.")
+    return name.strip(), value.strip()
+
+
+def allocation(text: str) -> tuple[str, int]:
+    """So much of a resource: gpu.h100=1, container.cpu=8, container.memory=16GB."""
+    name, value = named(text)
+    if name not in IN_MB:
+        return name, thousandths(value)
+    found = _SIZE.fullmatch(value)
+    if found is None:
+        raise Asked(f"{value!r} is not a size.", f"Write it as in {name}=16GB or {name}=500MB.")
+    return name, int(found[1]) * _SIZE_MB[found[2]]
+
+
+def limit(text: str) -> tuple[str, int]:
+    """The most a second of a metered resource: network.egress=10MB/s, inference.tokens=500."""
+    name, value = named(text)
+    found = _RATE.fullmatch(value)
+    if found is None:
+        raise Asked(
+            f"{value!r} is not a limit.", "Write base units a second, as in network.egress=10MB/s."
+        )
+    return name, int(found[1]) * _RATE_FACTOR[found[2]]
+
+
+def shown_amount(resource: str, amount: int) -> str:
+    """An amount of a resource as people write it."""
+    if resource in IN_MB:
+        return f"{amount // 1000:,}GB" if amount % 1000 == 0 else f"{amount:,}MB"
+    return shown_thousandths(amount)

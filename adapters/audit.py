@@ -2,7 +2,7 @@
 
 It trusts no snapshot, index or read model, only the genesis hash that it is given: signatures are
 verified again, inputs decided again, and the first divergence is named with its class, ledger,
-height, offset and field.
+height, offset and field. It streams: beside the folded state it holds one commit's inputs.
 """
 
 from __future__ import annotations
@@ -10,59 +10,65 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn, Protocol
 
-from domain.account import ClaimSettled, DepositCredited
 from domain.canonical import state_hash
 from domain.chain import BODY_CHANGED, ChainReader, Counted, LedgerStopped, Noise
-from domain.checkpoint import CheckpointAnchored, CheckpointMade
 from domain.codec import Codec, CodecError
 from domain.commit import (
+    COMMANDS_TOPIC,
     LEDGER_TOPICS,
     NO_HASH,
+    TELEMETRY_TOPIC,
     CommitBody,
     InputRun,
     Ledger,
     RecordedEvent,
     RunDigest,
+    parse,
     unpack_event,
 )
 from domain.genesis import Genesis
-from domain.ids import PublicKey
+from domain.ids import Bytes16, PublicKey
 from domain.invariant import InvariantBroken
-from domain.journal import NOBODY, Balances, Purse
-from domain.lease import LeaseEnded, LeaseOpened, UsagePosted
-from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, WriterRotated
+from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
 from domain.market import Market
 from domain.merkle import MerkleTree
-from domain.ports import Log, LogRecord
+from domain.ports import Log, LogRecord, LogTruncated
 from domain.processor import DictStates, Processor, Source, States, decode_commit
-from domain.provider import StakeSlashed
 from domain.signed import Verifier
-from domain.telemetry import INTAKE, TelemetryAccepted
+from domain.telemetry import INTAKE
+from projections.totals import Totals
 
 READ_BYTES: Final = 8 * 1024 * 1024
 
 #: Classes of divergence and the exit code that each gives; 0 is a clean audit.
 EXIT_CODES: Final = {
+    # The chain of one ledger, by itself.
     "fork": 10,
     "truncated": 11,
     "corrupt": 12,
     "unknown_version": 13,
     "genesis": 14,
+    # What a commit says that it has read.
     "run_gap": 20,
     "run_digest": 21,
     "run_head": 22,
     "time": 23,
     "rules_version": 24,
     "gate_count": 25,
+    "inputs_deleted": 26,
+    # What a commit says that follows.
     "event_missing": 30,
     "event_surplus": 31,
     "event_differs": 32,
     "bulk_differs": 33,
     "merkle_root": 34,
+    "decoded_differs": 35,
+    # What all ledgers say together.
     "law_broken": 40,
     "totals": 41,
+    # The L1.
     "anchor": 50,
     "not_a_ledger": 60,
 }
@@ -100,6 +106,11 @@ class LedgerReport:
     input_bytes: int = 0
     head: bytes = NO_HASH
     root: bytes = b""
+    #: How far the ledger's partition is read, and where it ended when the audit began.
+    offset: int = 0
+    end_offset: int = 0
+    #: Records that the witness has read a second time.
+    witnessed: int = 0
 
 
 @dataclass(slots=True)
@@ -113,15 +124,69 @@ class Verdict:
     totals: Totals
 
 
-@dataclass(slots=True)
 class _Reading:
-    source: Source
-    next_offset: int = 0
-    items_done: int = -1
-    chain: ChainReader | None = None
+    """Where an input stands. Runs are contiguous, so what a read brought is used up before more."""
+
+    def __init__(self, log: Log, source: Source, chain: ChainReader | None) -> None:
+        self.source = source
+        self.chain = chain
+        self.next_offset = 0
+        self.items_done = -1
+        self.start = self.end = -1
+        self._log = log
+        self._fetched: Sequence[LogRecord] = ()
+        self._at = 0
+        self._ahead = 0
+
+    def look(self) -> None:
+        """Ask the log where the partition starts and ends."""
+        self.start = self._log.start(self.source.topic, self.source.partition)
+        self.end = self._log.end(self.source.topic, self.source.partition)
+
+    def until(self, offset: int) -> Iterator[LogRecord]:
+        """The records before an offset that were not given yet."""
+        while self._has(offset):
+            self._at += 1
+            yield self._fetched[self._at - 1]
+
+    def peek(self, offset: int) -> LogRecord | None:
+        """The record at an offset, to be given again."""
+        if not self._has(offset + 1):
+            return None
+        record = self._fetched[self._at]
+        return record if record.offset == offset else None
+
+    def _has(self, before: int) -> bool:
+        while self._at == len(self._fetched):
+            if self._ahead >= before:
+                return False
+            fetched = self._log.read(
+                self.source.topic, self.source.partition, self._ahead, max_bytes=READ_BYTES
+            )
+            if fetched.next_offset == self._ahead:
+                return False
+            self._fetched, self._at, self._ahead = fetched.records, 0, fetched.next_offset
+        return self._fetched[self._at].offset < before
 
 
 Watch = Callable[[Ledger, int, Any], None]
+
+
+class Witness(Protocol):
+    """A second reader of the same bytes; says where it disagrees with our codec, else None."""
+
+    @property
+    def read(self) -> int:
+        """How many records it has read."""
+        ...
+
+    def record(self, value: Any, data: bytes) -> str | None:
+        """Read ``data`` again, of which our codec made ``value``."""
+        ...
+
+    def input(self, value: bytes) -> str | None:
+        """Read an input record again, where our codec takes it for a signed one."""
+        ...
 
 
 class LedgerAudit:
@@ -141,6 +206,7 @@ class LedgerAudit:
         make: Callable[[States], Processor],
         wanted: dict[int, type[Any]],
         watch: Watch | None = None,
+        witness: Witness | None = None,
     ) -> None:
         """Read ``log``; ``make`` gives a fresh processor; ``watch`` is told of every event."""
         self._log = log
@@ -151,16 +217,16 @@ class LedgerAudit:
         self._writers = writers
         self._wanted = wanted
         self._watch = watch
+        self._witness = witness
         self.states = DictStates()
         self.processor = make(self.states)
         self.report = LedgerReport(ledger, shard)
         self._chain = self._chain_of(ledger, shard)
         self._readings = {
             (source.topic, source.partition): _Reading(
+                log,
                 source,
-                chain=None
-                if source.ledger is None
-                else self._chain_of(source.ledger, source.partition),
+                None if source.ledger is None else self._chain_of(source.ledger, source.partition),
             )
             for source in self.processor.sources()
         }
@@ -181,14 +247,14 @@ class LedgerAudit:
         """Re-derive commit after commit; yields the report after each. Raises ``Diverged``."""
         report = self.report
         topic = LEDGER_TOPICS[report.ledger]
+        report.end_offset = self._log.end(topic, report.shard)
         try:
-            for record in self._records(topic, report.shard, 0, None):
+            for record in self._own():
+                report.offset = record.offset + 1
                 counted = self._chain.judge(record)
                 report.noise = self._chain.noise_count
                 if isinstance(counted, Noise):
-                    if counted.why == BODY_CHANGED:
-                        self._offset, self._height = record.offset, self._height + 1
-                        self._diverge("corrupt", "body", counted.why)
+                    self._noise(record, counted)
                     continue
                 self._offset, self._height = counted.offset, counted.envelope.height
                 self._commit(counted)
@@ -207,24 +273,34 @@ class LedgerAudit:
             self._diverge("law_broken", "inputs", str(broken))
         except CodecError as error:
             self._diverge("corrupt", "body", str(error))
+        except LogTruncated as error:
+            self._diverge("truncated", "log", str(error))
+        if report.commits == 0:
+            self._diverge("not_a_ledger", "log", f"{topic} has no commit of this genesis")
 
-    def _diverge(self, name: str, at: str, why: str) -> None:
+    def _noise(self, record: LogRecord, noise: Noise) -> None:
+        """Noise is legal, but for what only a changed log can explain."""
+        if noise.why == BODY_CHANGED:
+            self._offset, self._height = record.offset, self._height + 1
+            self._diverge("corrupt", "body", noise.why)
+        envelope = parse(record.value)
+        if self._height < 0 and envelope is not None and envelope.genesis != self._genesis_hash:
+            self._offset = record.offset
+            self._diverge("genesis", "envelope", f"of the network {envelope.genesis.hex()}")
+
+    def _diverge(self, name: str, at: str, why: str) -> NoReturn:
         raise Diverged(
             name, self.report.ledger, self.report.shard, self._height, self._offset, at, why
         )
 
-    def _records(
-        self, topic: str, partition: int, first: int, next: int | None
-    ) -> Iterator[LogRecord]:
-        while next is None or first < next:
-            fetched = self._log.read(topic, partition, first, max_bytes=READ_BYTES)
-            if fetched.next_offset == first:
+    def _own(self) -> Iterator[LogRecord]:
+        topic, partition, offset = LEDGER_TOPICS[self.report.ledger], self.report.shard, 0
+        while True:
+            fetched = self._log.read(topic, partition, offset, max_bytes=READ_BYTES)
+            if fetched.next_offset == offset:
                 return
-            for record in fetched.records:
-                if next is not None and record.offset >= next:
-                    return
-                yield record
-            first = fetched.next_offset
+            yield from fetched.records
+            offset = fetched.next_offset
 
     def _commit(self, counted: Counted) -> None:
         body = self._codec.decode(CommitBody, counted.body)
@@ -232,21 +308,32 @@ class LedgerAudit:
             self._diverge("corrupt", "body", "its bytes are not the canonical ones")
         if not counted.bulk_is_right():
             self._diverge("corrupt", "bulk", "it does not hash as the envelope says")
+        self._agreed(None if self._witness is None else self._witness.record(body, counted.body))
         if counted.envelope.height == 0:
             self._first(body)
         else:
             self._feed(body)
+        if body.time_us != self.processor.time_us:
+            self._diverge("time", "time_us", f"{body.time_us}, not {self.processor.time_us}")
         self._compare(body, counted)
         processor = self.processor
         self.states.keep(processor.unit.finals())
-        if self._watch is not None:
-            for emitted in processor.unit.events:
+        for emitted in processor.unit.events:
+            if isinstance(emitted.event, WriterRotated):
+                self._chain.writer = emitted.event.writer
+            if self._watch is not None:
                 self._watch(self.report.ledger, self.report.shard, emitted.event)
         processor.begin()
         self.report.commits += 1
         self.report.events += len(body.events)
         self.report.head = counted.hash
         self.report.root = body.tree_root
+        if self._witness is not None:
+            self.report.witnessed = self._witness.read
+
+    def _agreed(self, disagreement: str | None) -> None:
+        if disagreement is not None:
+            self._diverge("decoded_differs", "bytes", disagreement)
 
     def _first(self, body: CommitBody) -> None:
         """Height 0: bound to this log, and holding the genesis that its hash names."""
@@ -262,39 +349,61 @@ class LedgerAudit:
         digest = hashlib.sha256(self._codec.encode(recorded.genesis)).digest()
         if digest != self._genesis_hash:
             self._diverge("genesis", "genesis", f"hashes to {digest.hex()}")
-        for topic in bound.topics:
-            if self._log.topic_id(topic.topic) != topic.id:
-                self._diverge("genesis", "topics", f"{topic.topic} is another incarnation")
-        self.processor.emit(LEDGER_ID, bound)
-        self.processor.emit(LEDGER_ID, recorded)
+        if body.runs:
+            self._diverge("genesis", "runs", "the first commit has read nothing")
+        start_us, shards = self._genesis.start_us, self.processor.shards
+        topics = {COMMANDS_TOPIC: 1, **dict.fromkeys(LEDGER_TOPICS.values(), 1)}
+        topics |= {TELEMETRY_TOPIC: shards, LEDGER_TOPICS[Ledger.METERING]: shards}
+        here = LogBound(
+            at_us=start_us,
+            shards=shards,
+            topics=tuple(
+                TopicBound(topic=topic, id=Bytes16(self._log.topic_id(topic)), partitions=count)
+                for topic, count in sorted(topics.items())
+            ),
+        )
+        if bound != here:
+            self._diverge("genesis", "topics", "it is bound to another log than this one")
+        self.processor.emit(LEDGER_ID, here)
+        self.processor.emit(LEDGER_ID, GenesisRecorded(at_us=start_us, genesis=self._genesis))
 
     # Inputs
 
     def _feed(self, body: CommitBody) -> None:
-        wanted = len(body.events)
         for number, run in enumerate(body.runs):
+            at = f"runs[{number}]"
             reading = self._readings.get((run.topic, run.partition))
             if reading is None:
-                self._diverge("run_gap", f"runs[{number}]", f"{run.topic} is no input")
-            assert reading is not None
-            if run.first != reading.next_offset:
+                self._diverge("run_gap", f"{at}.topic", f"{run.topic}[{run.partition}] is no input")
+            place = f"{run.topic}[{run.partition}]"
+            if run.first != reading.next_offset or run.next < run.first:
                 self._diverge(
                     "run_gap",
-                    f"runs[{number}].first",
-                    f"{run.first}, the last run ended at {reading.next_offset}",
+                    f"{at}.first",
+                    f"{run.first} to {run.next}, the last run of {place} ended at "
+                    f"{reading.next_offset}",
                 )
-            self._feed_run(reading, run, f"runs[{number}]")
+            if run.items_done >= 0 and number != len(body.runs) - 1:
+                self._diverge("run_gap", f"{at}.items_done", "only the last run ends in a record")
+            if run.next > reading.end:
+                reading.look()
+            if run.next > reading.end:
+                self._diverge(
+                    "truncated", f"{at}.next", f"{run.next}, {place} ends at {reading.end}"
+                )
+            if run.first < reading.start:
+                self._diverge("inputs_deleted", f"{at}.first", f"{place} begins at {reading.start}")
+            self._feed_run(reading, run, at)
             if run.items_done >= 0:
-                self._feed_part(reading, run, wanted)
-        if body.time_us != self.processor.time_us:
-            self._diverge("time", "time_us", f"{body.time_us}, not {self.processor.time_us}")
+                self._feed_part(reading, run, body, at)
 
     def _feed_run(self, reading: _Reading, run: InputRun, at: str) -> None:
+        place = f"{run.topic}[{run.partition}]"
         digest = RunDigest()
         count = 0
         height, head = -1, NO_HASH
         external: list[LogRecord] = []
-        for record in self._records(run.topic, run.partition, run.first, run.next):
+        for record in reading.until(run.next):
             digest.add(record.offset, record.time_us, record.value)
             count += 1
             self.report.input_bytes += len(record.value)
@@ -311,39 +420,55 @@ class LedgerAudit:
                     pass
                 reading.items_done = -1
         if count != run.count:
-            self._diverge("run_digest", f"{at}.count", f"{run.count}, the log has {count}")
+            self._diverge("run_digest", f"{at}.count", f"{run.count}, {place} has {count}")
         if digest.digest() != run.digest:
-            self._diverge("run_digest", f"{at}.digest", "the inputs are not those consumed")
+            self._diverge(
+                "run_digest",
+                f"{at}.digest",
+                f"{place} from {run.first} to {run.next} is not what was consumed",
+            )
         if (height, head) != (run.height, run.hash):
-            self._diverge("run_head", f"{at}.height", f"{run.height}, the log has {height}")
+            self._diverge("run_head", f"{at}.height", f"{run.height}, {place} has {height}")
         if external:
+            if self._witness is not None:
+                for record in external:
+                    self._agreed(self._witness.input(record.value))
             for _ in self.processor.external_many(reading.source, external):
                 pass
+            reading.items_done = -1
         self.report.inputs += count
         reading.next_offset = run.next
 
-    def _feed_part(self, reading: _Reading, run: InputRun, wanted: int) -> None:
-        """The record that a commit ends inside of: go on until the commit's events are there."""
+    def _feed_part(self, reading: _Reading, run: InputRun, body: CommitBody, at: str) -> None:
+        """The record that a commit ends inside of: go on to the item that it says."""
         processor = self.processor
-        record = next(iter(self._records(run.topic, run.partition, run.next, run.next + 1)), None)
+        record = reading.peek(run.next)
         if record is None:
-            self._diverge("run_digest", "runs[-1].next", "the record that goes on is missing")
-        assert record is not None
-        items: Iterator[Any]
+            self._diverge("run_digest", f"{at}.next", "the record that goes on is missing")
         if reading.source.ledger is None:
-            items = processor.external_many(reading.source, [record])
+            # Each item before the record is a deadline with an event; the last would be the record.
+            items = (i for done, i in processor.external_many(reading.source, [record]) if not done)
+            reached = any(i == run.items_done for i in items)
         else:
             assert reading.chain is not None
-            state = (reading.chain.height, reading.chain.hash, reading.chain.noise())
-            counted = reading.chain.judge(record)
-            # It is judged again when it is read whole.
-            reading.chain.resume(*state)
+            chain = reading.chain
+            state = (chain.height, chain.hash, chain.noise(), chain.writer)
+            counted = chain.judge(record)
             if not isinstance(counted, Counted):
-                self._diverge("run_digest", "runs[-1].next", "the record that goes on is noise")
-            assert isinstance(counted, Counted)
-            items = processor.foreign(self._foreign(reading, counted), max(reading.items_done, 0))
-        while len(processor.unit.events) < wanted and next(items, None) is not None:
-            pass
+                self._diverge("run_digest", f"{at}.next", "the record that goes on is noise")
+            commit = self._foreign(reading, counted)
+            # It is judged again when it is read whole.
+            chain.resume(*state[:3])
+            chain.writer = state[3]
+            # Several cuts may lie between two events: this one has its events and its time.
+            reached = any(
+                done == run.items_done
+                and len(processor.unit.events) >= len(body.events)
+                and processor.time_us >= body.time_us
+                for done in processor.foreign(commit, max(reading.items_done, 0))
+            )
+        if not reached:
+            self._diverge("run_gap", f"{at}.items_done", f"no step ends after {run.items_done}")
         reading.items_done = run.items_done
 
     def _foreign(self, reading: _Reading, counted: Counted) -> Any:
@@ -385,6 +510,9 @@ class LedgerAudit:
                 self._diverge(
                     "event_differs", f"events[{number}]", self._difference(body, number, emitted)
                 )
+            if self._witness is not None:
+                payload = unpack_event(packed).payload
+                self._agreed(self._witness.record(emitted.event, payload))
         if len(unit.events) < len(body.events):
             at = len(unit.events)
             self._diverge(
@@ -393,7 +521,11 @@ class LedgerAudit:
         if unit.refused() != body.refused:
             self._diverge("gate_count", "refused", f"{body.refused}, not {unit.refused()}")
         if body.rules_version != self.processor.rules_version:
-            self._diverge("rules_version", "rules_version", f"{body.rules_version}")
+            self._diverge(
+                "rules_version",
+                "rules_version",
+                f"{body.rules_version}, in force is {self.processor.rules_version}",
+            )
         if b"".join(unit.bulk) != counted.bulk():
             self._diverge("bulk_differs", "bulk", "it is not the accepted telemetry in order")
         self._tree.extend(body.events)
@@ -434,81 +566,3 @@ def hash_of_states(market: Market, states: dict[tuple[Ledger, int], DictStates])
     for (purse, owner), nano in market.folds.balances.all().items():
         entries.append((b"\x00" + purse.value.encode() + owner, nano))
     return state_hash(entries)
-
-
-class Totals:
-    """The second way to every total: sums over leases' lines, against the journal's balances."""
-
-    def __init__(self) -> None:
-        """Start with nothing seen."""
-        self.journal = Balances()
-        self.deposited = self.claimed = self.provider = self.protocol = self.slashed = 0
-        self.readings = self.leases = self.epochs = self.anchored = 0
-        self._early = 0
-        self.lines: dict[tuple[bytes, str], int] = {}
-        self.deposits: dict[bytes, int] = {}
-        self.claims: dict[bytes, int] = {}
-        self.earned: dict[bytes, int] = {}
-        self.spent: dict[bytes, int] = {}
-        self.slashes: dict[bytes, int] = {}
-        self._buyers: dict[bytes, bytes] = {}
-
-    def see(self, ledger: Ledger, shard: int, event: Any) -> None:
-        """Take in one event of any ledger."""
-        match event:
-            case TelemetryAccepted():
-                self.readings += event.rows - sum(byte.bit_count() for byte in event.refused)
-            case DepositCredited():
-                self.deposited += event.amount_nano
-                _add(self.deposits, event.account, event.amount_nano)
-            case ClaimSettled():
-                self.claimed += event.amount_nano
-                _add(self.claims, event.account, event.amount_nano)
-            case UsagePosted():
-                self.provider += event.provider_nano
-                self.protocol += event.protocol_nano
-                _add(self.earned, event.account, event.provider_nano)
-                both = event.provider_nano + event.protocol_nano
-                _add(self.spent, self._buyers[event.lease], both)
-                for line in event.lines:
-                    self.lines[event.lease, line.resource] = line.posted_nano
-            case LeaseEnded():
-                self._early += event.early_nano
-            case LeaseOpened():
-                self.leases += 1
-                self._buyers[event.lease] = event.buyer
-            case StakeSlashed():
-                self.slashed += event.taken_nano
-                _add(self.slashes, event.provider, event.taken_nano)
-            case CheckpointMade():
-                self.epochs += 1
-            case CheckpointAnchored():
-                self.anchored += 1
-            case _:
-                pass
-        if ledger is Ledger.MARKET and (postings := getattr(event, "postings", None)):
-            self.journal.post(postings)
-
-    @property
-    def charged(self) -> int:
-        """All that leases were charged."""
-        return sum(self.lines.values())
-
-    def broken(self, market: Market) -> Sequence[str]:
-        """Laws that do not hold, as sentences."""
-        balances = market.folds.balances.all()
-        wrong = []
-        if sum(balances.values()) != 0:
-            wrong.append(f"all balances sum to {sum(balances.values())}, not zero")
-        if dict(self.journal.all()) != dict(balances):
-            wrong.append("the journal's balances are not the market's")
-        if self.charged != self.provider + self.protocol:
-            wrong.append(f"lines posted {self.charged}, shares {self.provider} + {self.protocol}")
-        held = -balances.get((Purse.EXTERNAL, NOBODY), 0)
-        if held != self.deposited - self.claimed:
-            wrong.append(f"deposited {self.deposited} − claimed {self.claimed} is not {held}")
-        return wrong
-
-
-def _add(sums: dict[bytes, int], key: bytes, nano: int) -> None:
-    sums[key] = sums.get(key, 0) + nano

@@ -18,8 +18,8 @@ from adapters.audit import (
     Diverged,
     LedgerAudit,
     LedgerReport,
-    Totals,
     Verdict,
+    Watch,
     hash_of_states,
 )
 from adapters.avro_codec import AvroCodec
@@ -29,6 +29,7 @@ from adapters.eventsourcing_mapper import AvroMapper
 from adapters.eventsourcing_partition import LedgerIdentity, LedgerPartition
 from adapters.eventsourcing_recorder import LedgerRecorder
 from adapters.evm_rpc import keccak
+from adapters.fastavro_witness import FastavroWitness
 from adapters.ledger_application import LedgerApplication
 from adapters.worker import HeldStates, Worker, writer_of
 from domain import market, metering, settlement
@@ -67,7 +68,7 @@ from domain.node import NodeEvent
 from domain.offer import OfferEvent
 from domain.ports import Log, SettingsRefused
 from domain.pot import PotEvent
-from domain.processor import Evolve, Processor, States, Unit, full
+from domain.processor import DictStates, Evolve, Processor, States, Unit, full
 from domain.provider import ProviderEvent
 from domain.round import RoundEvent
 from domain.settlement import Settlement
@@ -76,6 +77,7 @@ from domain.telemetry import MeteringEvent
 from projections.free_capacity import FreeCapacity
 from projections.node_health import NodeHealth
 from projections.order_book import OrderBook
+from projections.totals import Totals
 
 _MARKET_EVENTS: Final = (
     AccountEvent,
@@ -336,6 +338,26 @@ def first_genesis(log: Log, codec: AvroCodec) -> tuple[Genesis, int]:
     raise GenesisRefused(f"{topic} does not begin with a genesis commit")
 
 
+def ledger_audit(
+    network: Network, log: Log, ledger: Ledger, shard: int, watch: Watch | None = None
+) -> LedgerAudit:
+    """The audit of one ledger, before its first commit."""
+    return LedgerAudit(
+        log=log,
+        codec=network.codec,
+        verify=verify,
+        genesis=network.genesis,
+        genesis_hash=network.hash,
+        ledger=ledger,
+        shard=shard,
+        writers=lambda which: writer_of(network.genesis, which),
+        make=partial(network.processor, ledger, shard),
+        wanted=network.wanted(ledger)(ledger),
+        watch=watch,
+        witness=FastavroWitness(network.codec),
+    )
+
+
 def audit(
     network: Network, log: Log, progress: Callable[[LedgerReport], None] | None = None
 ) -> Verdict:
@@ -344,19 +366,7 @@ def audit(
     reports, states = [], {}
     processors: dict[Ledger, Processor] = {}
     for ledger, shard in network.ledgers():
-        one = LedgerAudit(
-            log=log,
-            codec=network.codec,
-            verify=verify,
-            genesis=network.genesis,
-            genesis_hash=network.hash,
-            ledger=ledger,
-            shard=shard,
-            writers=lambda which: writer_of(network.genesis, which),
-            make=partial(network.processor, ledger, shard),
-            wanted=network.wanted(ledger)(ledger),
-            watch=totals.see,
-        )
+        one = ledger_audit(network, log, ledger, shard, totals.see)
         for report in one.run():
             if progress is not None:
                 progress(report)
@@ -365,12 +375,22 @@ def audit(
         processors[ledger] = one.processor
     found = processors[Ledger.MARKET]
     assert isinstance(found, Market)
-    for why in totals.broken(found):
-        raise Diverged("totals", Ledger.MARKET, 0, reports[0].commits - 1, 0, "balances", why)
+    return concluded(found, reports, states, totals)
+
+
+def concluded(
+    market: Market,
+    reports: list[LedgerReport],
+    states: dict[tuple[Ledger, int], DictStates],
+    totals: Totals,
+) -> Verdict:
+    """The verdict on ledgers that are each what their inputs make of them."""
+    for why in totals.broken(market.folds.balances.all()):
+        raise Diverged("totals", Ledger.MARKET, 0, reports[0].commits - 1, -1, "balances", why)
     return Verdict(
-        state_hash=hash_of_states(found, states),
+        state_hash=hash_of_states(market, states),
         reports=reports,
         states=states,
-        market=found,
+        market=market,
         totals=totals,
     )

@@ -1,0 +1,1 @@
+"""The auditor against ledgers that are right, and against ledgers that are not."""

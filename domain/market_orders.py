@@ -34,6 +34,7 @@ from domain.ids import (
     LeaseId,
     NodeId,
     OfferId,
+    ProviderId,
     RoundId,
     derive,
 )
@@ -203,8 +204,17 @@ def _reopen(market: Market, instrument: RoundId, at_us: int) -> None:
 
 def capacity_freed(market: Market, node: NodeId, at_us: int) -> None:
     """Capacity of a node can be matched again: a lease has ended, or the node is back."""
-    for resting in market.folds.orders.offers_of(node):
-        ask = market.folds.book.ask(resting)
+    _reopen_for(market, market.folds.orders.offers_of(node), at_us)
+
+
+def offers_match_again(market: Market, provider: ProviderId, at_us: int) -> None:
+    """The stake of a provider again reaches what its nodes require, so all its offers count."""
+    _reopen_for(market, market.folds.orders.offers_of_provider(provider), at_us)
+
+
+def _reopen_for(market: Market, offers: Sequence[OfferId], at_us: int) -> None:
+    for each in offers:
+        ask = market.folds.book.ask(each)
         if ask is not None:
             _reopen(market, ask.instrument, at_us)
 
@@ -333,7 +343,7 @@ class OrdersFold:
         self._live: dict[bytes, int] = {}  # beneficial owner → live orders
         self._offered: dict[tuple[bytes, str], OfferId] = {}
         self._of_node: dict[bytes, dict[OfferId, str]] = {}
-        self._nodes: dict[bytes, tuple[bytes, str]] = {}  # offer → node, resource
+        self._offers: dict[OfferId, OfferPlaced] = {}
         self._references: dict[bytes, Reference] = {}
         self._market: Market | None = None
 
@@ -363,6 +373,10 @@ class OrdersFold:
         offers = self._of_node.get(node, {})
         return sorted(offers, key=lambda each: offers[each])
 
+    def offers_of_provider(self, provider: bytes) -> Sequence[OfferId]:
+        """The live offers of a provider, as they were placed; looks at every live offer."""
+        return [each.offer for each in self._offers.values() if each.provider == provider]
+
     def reference(self, resource: str, region: str, now_us: int) -> int:
         """The reference price of an instrument now (R8.1); list price before its first round."""
         found = self._references.get(instrument_of(resource, region))
@@ -384,7 +398,7 @@ class OrdersFold:
                 self._placed(event.offer, event.account, event.order_no)
                 self._offered[event.node, event.resource] = event.offer
                 self._of_node.setdefault(event.node, {})[event.offer] = event.resource
-                self._nodes[event.offer] = (event.node, event.resource)
+                self._offers[event.offer] = event
             case BidCancelled():
                 self._gone(event.bid)
             case BidFilled():
@@ -392,9 +406,9 @@ class OrdersFold:
                     self._gone(event.bid)
             case OfferWithdrawn():
                 self._gone(event.offer)
-                node, resource = self._nodes.pop(event.offer)
-                del self._offered[node, resource]
-                del self._of_node[node][event.offer]
+                was = self._offers.pop(event.offer)
+                del self._offered[was.node, was.resource]
+                del self._of_node[was.node][event.offer]
             case RoundOpened():
                 self._references.setdefault(event.instrument, self._new_reference(event.resource))
                 self.market.deadlines.set(MarketDue.ROUND_CLEARS, event.instrument, event.clears_us)

@@ -29,6 +29,7 @@ from domain.journal import Purse
 from domain.key import RowRefused
 from domain.lease import EndReason
 from domain.market_leases import end_leases_of_provider
+from domain.market_orders import capacity_freed, offers_match_again
 from domain.market_registry import admit, role_refused
 from domain.node import NodeHealthChanged
 from domain.pot import Accusation, Charge, EvidenceAccepted, PotOpened
@@ -71,8 +72,11 @@ def _bond(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     )
     if isinstance(said, Refused):
         return said
+    could_match = market.folds.stake.may_match(provider_id)
     market.emit(aggregate, said)
     admit(market, provider_id)
+    if not could_match and market.folds.stake.may_match(provider_id):
+        offers_match_again(market, provider_id, market.time_us)
     return ()
 
 
@@ -114,6 +118,7 @@ def _learn_up(market: Market, commit: ForeignCommit, event: NodeCameUp) -> None:
     fleet = _in_service(market, event.node)
     if fleet is not None and (fleet.first_sign_us is None or fleet.down):
         _health(market, event.node, up=True, down_since_us=event.since_us, up_us=event.at_us)
+        capacity_freed(market, event.node, market.time_us)
 
 
 def _in_service(market: Market, node: NodeId) -> Fleet | None:

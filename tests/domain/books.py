@@ -25,7 +25,7 @@ def bid(
     *,
     lot: int = 1,
     owner: str | None = None,
-    round: int = 1,  # noqa: A002
+    round: int = 1,
     reserved: bool = False,
     allocations: Mapping[str, int] | None = None,
 ) -> RestingBid:

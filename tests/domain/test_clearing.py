@@ -36,9 +36,7 @@ references = st.integers(min_value=0, max_value=HIGHEST + 3)
 @st.composite
 def books(draw: st.DrawFn) -> tuple[list[RestingBid], list[OpenAsk]]:
     """Bids of one-unit lots from several rounds, and asks, all of different owners."""
-    bids = draw(
-        st.lists(st.tuples(prices, st.integers(1, 6), st.integers(1, 3)), max_size=9)
-    )
+    bids = draw(st.lists(st.tuples(prices, st.integers(1, 6), st.integers(1, 3)), max_size=9))
     asks = draw(st.lists(st.tuples(prices, st.integers(1, 6)), max_size=9))
     rounds = sorted(came for _, _, came in bids)
     return (
@@ -50,9 +48,7 @@ def books(draw: st.DrawFn) -> tuple[list[RestingBid], list[OpenAsk]]:
     )
 
 
-def crossed(
-    bids: list[RestingBid], asks: list[OpenAsk], reference: int = 0
-) -> Crossing | None:
+def crossed(bids: list[RestingBid], asks: list[OpenAsk], reference: int = 0) -> Crossing | None:
     """Cross orders of different owners."""
     return cross(bids, asks, owner_of=owners(bids, asks), reference_nano=reference)
 
@@ -120,9 +116,7 @@ def test_the_price_is_that_of_trying_every_tick(
     assert (found.low_nano, found.high_nano) == expected
     assert found.price_nano == min(max(reference, found.low_nano), found.high_nano)
     volume = sum(lots for _, lots in found.filled)
-    assert volume == max(
-        min(demand_at(bids, t), supply_at(asks, t)) for t in range(HIGHEST + 2)
-    )
+    assert volume == max(min(demand_at(bids, t), supply_at(asks, t)) for t in range(HIGHEST + 2))
     assert found.demand_milli == demand_at(bids, found.price_nano)
     assert found.supply_milli == supply_at(asks, found.price_nano)
 

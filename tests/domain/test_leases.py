@@ -376,6 +376,12 @@ def _down(world: World, lease: LeaseId) -> None:
     world.wait(15 * MINUTE)
 
 
+def _slash(world: World, lease: LeaseId) -> None:
+    provider = world.state(lease).terms.provider
+    end_leases_of_provider(world.market, provider, EndReason.SLASHED, world.market.time_us)
+    world.wait(0)
+
+
 ENDS: dict[EndReason, Any] = {
     EndReason.COMPLETED: lambda w, i: w.ok("alice-0", CompleteLease(lease=i)),
     EndReason.EXPIRED: lambda w, i: w.wait(2 * HOUR),
@@ -387,12 +393,7 @@ ENDS: dict[EndReason, Any] = {
     EndReason.PROVIDER_RECLAIMED: _reclaim,
     EndReason.PROVIDER_FAILED: lambda w, i: w.ok("alice", FailLease(lease=i)),
     EndReason.NODE_DOWN_TOO_LONG: _down,
-    EndReason.SLASHED: lambda w, i: (
-        end_leases_of_provider(
-            w.market, w.provider_id("alice"), EndReason.SLASHED, w.market.time_us
-        ),
-        w.wait(0),
-    ),
+    EndReason.SLASHED: _slash,
 }
 
 

@@ -414,6 +414,40 @@ def test_an_offer_that_is_not_eligible_rests_and_does_not_match(missing: str) ->
     assert world.market.folds.book.ask(placed) is not None
 
 
+def test_a_node_that_comes_back_opens_a_round_for_those_who_wait() -> None:
+    """Its free capacity counts again from its sign of life."""
+    world, (node,) = market_of()
+    world.wait(MINUTE)
+    world.node_down(node)
+    offer(world, "alice", node)
+    bid(world, "bob")
+    clear(world)
+    assert names(world.node_up(node, since_us=world.now - MINUTE)) == [
+        "NodeHealthChanged",
+        "RoundOpened",
+    ]
+    clear(world)
+    assert len(world.events(LeaseOpened)) == 1
+
+
+def test_stake_that_reaches_what_is_required_opens_a_round() -> None:
+    """R6.2: below it offers rest, from there on they match."""
+    world = World()
+    world.provider("alice")
+    node = world.node("alice", "alice-0")
+    world.open("bob", 1000 * SYNOR)
+    offer(world, "alice", node)
+    bid(world, "bob")
+    clear(world)
+    required = world.market.folds.stake.required_nano(world.provider_id("alice"))
+    world.deposit("alice", required)
+    world.bond("alice", required - 1)
+    assert len(world.events(RoundOpened)) == 1
+    world.bond("alice", 1)
+    clear(world)
+    assert len(world.events(LeaseOpened)) == 1
+
+
 def test_an_owner_does_not_buy_from_itself() -> None:
     """A second account of the provider's owner bids highest and gets nothing."""
     world, (node,) = market_of()

@@ -31,6 +31,16 @@ class PayoutLeaf:
     cumulative_nano: Annotated[Wide, "cumulative, never falls"]
 
 
+@record("synor.settlement.v1.PayoutsAdded")
+class PayoutsAdded:
+    """A full part of an epoch's changed leaves, before its checkpoint: an event is bounded."""
+
+    at_us: Annotated[int, "time of the epoch's cut, µs UTC"]
+    epoch: Annotated[int, "number of the epoch"]
+    part: Annotated[int, "number of the part, from 0"]
+    payouts: Annotated[tuple[PayoutLeaf, ...], "leaves that changed"]
+
+
 @record("synor.settlement.v1.CheckpointMade")
 class CheckpointMade:
     """The checkpoint of an epoch; the sender takes it to the L1."""
@@ -40,7 +50,7 @@ class CheckpointMade:
     roots: Annotated[tuple[ShardRoot, ...], "market, metering shards, settlement's previous"]
     ledgers_root: Annotated[Hash32, "RFC 6962 root over the encoded roots"]
     state_root: Annotated[Hash32, "RFC 6962 root over all balances at the cut, by account"]
-    payouts: Annotated[tuple[PayoutLeaf, ...], "leaves that changed in this epoch"]
+    payouts: Annotated[tuple[PayoutLeaf, ...], "leaves that changed in this epoch, beyond its full parts"]
     payout_root: Annotated[Hash32, "OpenZeppelin standard tree over all leaves"]
     payout_count: Annotated[int, "number of leaves"]
     deposited_nano: Annotated[Wide, "all deposits so far"]
@@ -59,5 +69,5 @@ class CheckpointAnchored:
     checkpoint: Annotated[Hash32, "its hash"]
 
 
-CheckpointEvent = CheckpointMade | CheckpointAnchored
+CheckpointEvent = PayoutsAdded | CheckpointMade | CheckpointAnchored
 

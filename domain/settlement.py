@@ -8,7 +8,7 @@ the market, as an observation of the watcher.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
@@ -19,11 +19,12 @@ from domain.checkpoint import (
     CheckpointEvent,
     CheckpointMade,
     PayoutLeaf,
+    PayoutsAdded,
     ShardRoot,
 )
 from domain.codec import Codec
 from domain.commit import LEDGER_TOPICS, Ledger
-from domain.epoch import EpochAnchored, EpochCut
+from domain.epoch import EpochAnchored, EpochCut, Payable, PayablesAdded
 from domain.genesis import Genesis
 from domain.ids import AggregateId, Hash32, Wide
 from domain.invariant import invariant
@@ -57,6 +58,8 @@ def evolve(state: Checkpoints | None, event: CheckpointEvent) -> Checkpoints:
                 authorised_nano=event.authorised_nano,
                 anchored=before.anchored,
             )
+        case PayoutsAdded():
+            return before
         case CheckpointAnchored():
             return Checkpoints(
                 epoch=before.epoch,
@@ -74,6 +77,7 @@ def _nothing_held(state: Any, event: Any) -> Any:
 
 #: Which aggregate takes an event in.
 EVOLVE: Final[Mapping[type[Any], Callable[[Any, Any], Any]]] = {
+    PayoutsAdded: evolve,
     CheckpointMade: evolve,
     CheckpointAnchored: evolve,
     LogBound: _nothing_held,
@@ -155,7 +159,17 @@ class Settlement(Processor):
 
     def learn(self, commit: ForeignCommit, aggregate: bytes, event: Any) -> None:
         """An epoch was cut, or its checkpoint was seen on L1."""
-        if isinstance(event, EpochCut):
+        if isinstance(event, PayablesAdded):
+            self.emit(
+                CHECKPOINTS,
+                PayoutsAdded(
+                    at_us=event.at_us,
+                    epoch=event.number,
+                    part=event.part,
+                    payouts=leaves_of(event.payables),
+                ),
+            )
+        elif isinstance(event, EpochCut):
             self.emit(CHECKPOINTS, self._checkpoint(commit, event))
         elif isinstance(event, EpochAnchored):
             self.emit(
@@ -167,7 +181,7 @@ class Settlement(Processor):
 
     def apply(self, aggregate: AggregateId, event: Any, bulk: bytes | None) -> None:
         """Keep the leaves of the payout tree."""
-        if isinstance(event, CheckpointMade):
+        if isinstance(event, PayoutsAdded | CheckpointMade):
             for leaf in event.payouts:
                 self._leaves[leaf.account] = leaf
 
@@ -198,10 +212,7 @@ class Settlement(Processor):
                 for at in cut.positions
             ),
         )
-        changed = tuple(
-            PayoutLeaf(account=p.account, payee=p.payee, cumulative_nano=p.cumulative_nano)
-            for p in cut.payables
-        )
+        changed = leaves_of(cut.payables)
         leaves = dict(self._leaves)
         for leaf in changed:
             leaves[leaf.account] = leaf
@@ -238,6 +249,14 @@ class Settlement(Processor):
         )
 
 
+def leaves_of(payables: Sequence[Payable]) -> tuple[PayoutLeaf, ...]:
+    """The leaves that an epoch's payables change."""
+    return tuple(
+        PayoutLeaf(account=p.account, payee=p.payee, cumulative_nano=p.cumulative_nano)
+        for p in payables
+    )
+
+
 def payouts_of(leaves: Any) -> list[payout_tree.Payout]:
     """The payout tree's entries for leaves."""
     return [
@@ -267,4 +286,4 @@ def checkpoint_of(genesis_hash: bytes, made: CheckpointMade) -> l1.Checkpoint:
 
 
 #: What settlement learns from the market.
-LEARNED: Final[tuple[type[Any], ...]] = (EpochCut, EpochAnchored)
+LEARNED: Final[tuple[type[Any], ...]] = (PayablesAdded, EpochCut, EpochAnchored)

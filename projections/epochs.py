@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from domain.checkpoint import CheckpointAnchored, CheckpointMade
+from domain.checkpoint import CheckpointAnchored, CheckpointMade, PayoutsAdded
 from domain.commit import Ledger
-from domain.epoch import EpochAnchored, EpochCut
+from domain.epoch import EpochAnchored, EpochCut, PayablesAdded
 from projections.fold_rows import At, Projection, Rows, copied
 from projections.tables import CHECKPOINT, EPOCH, PAYABLE, PAYOUT_LEAF
 
@@ -23,6 +23,11 @@ def _cut(rows: Rows, at: At, event: EpochCut) -> None:
         "position": at.position,
     }
     rows.put(EPOCH, copied(event, EPOCH, **row))
+    for payable in event.payables:
+        rows.add(PAYABLE, copied(payable, PAYABLE, epoch=event.number))
+
+
+def _cut_part(rows: Rows, at: At, event: PayablesAdded) -> None:
     for payable in event.payables:
         rows.add(PAYABLE, copied(payable, PAYABLE, epoch=event.number))
 
@@ -44,6 +49,11 @@ def _checkpoint(rows: Rows, at: At, event: CheckpointMade) -> None:
         rows.add(PAYOUT_LEAF, copied(leaf, PAYOUT_LEAF, epoch=event.epoch))
 
 
+def _checkpoint_part(rows: Rows, at: At, event: PayoutsAdded) -> None:
+    for leaf in event.payouts:
+        rows.add(PAYOUT_LEAF, copied(leaf, PAYOUT_LEAF, epoch=event.epoch))
+
+
 def _reported(rows: Rows, at: At, event: CheckpointAnchored) -> None:
     rows.change(CHECKPOINT, event.epoch, anchored_us=event.at_us)
 
@@ -52,11 +62,15 @@ EPOCHS: Final = Projection(
     name="epochs",
     ledger=Ledger.MARKET,
     tables=(EPOCH, PAYABLE),
-    handlers={EpochCut: _cut, EpochAnchored: _anchored},
+    handlers={PayablesAdded: _cut_part, EpochCut: _cut, EpochAnchored: _anchored},
 )
 CHECKPOINTS: Final = Projection(
     name="checkpoints",
     ledger=Ledger.SETTLEMENT,
     tables=(CHECKPOINT, PAYOUT_LEAF),
-    handlers={CheckpointMade: _checkpoint, CheckpointAnchored: _reported},
+    handlers={
+        PayoutsAdded: _checkpoint_part,
+        CheckpointMade: _checkpoint,
+        CheckpointAnchored: _reported,
+    },
 )

@@ -71,8 +71,8 @@ steps = st.lists(
 class History:
     """A market of two providers and three buyers, and what a list of steps makes of it."""
 
-    def __init__(self) -> None:
-        self.world = World()
+    def __init__(self, world: World | None = None) -> None:
+        self.world = world or World()
         self.nodes = {
             who: self.world.admitted(who, 2, capacity=CAPACITY) for who in ("alice", "dora")
         }

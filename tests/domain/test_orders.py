@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from domain import market_orders
 from domain.bid import BidCancelled, BidFilled, BidPlaced, CancelBid, CancelledBid, PlaceBids
 from domain.genesis import Parameters, Role
 from domain.ids import QUANTITY_MAX, BidId, NodeId, OfferId
@@ -355,6 +356,26 @@ def test_a_further_allocation_needs_room_on_the_node() -> None:
     clear(world)
     assert [opened.bid for opened in world.events(LeaseOpened)] == [fits]
     assert world.state(too_much).open_lots == world.state(unlisted).open_lots == 1
+
+
+def test_a_round_with_very_many_fills_clears_in_several_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that each keeps within the bound on an event's bytes; together they are the round."""
+    monkeypatch.setattr(market_orders, "FILLS_PER_EVENT", 2)
+    world, nodes = market_of(nodes=3)
+    for node in nodes:
+        offer(world, "alice", node)
+    bid(world, "bob", quantity_milli=3 * DEVICE, lot_milli=DEVICE)
+    clear(world)
+    parts = world.events(RoundCleared)
+    assert [(part.number, len(part.fills), part.volume_milli) for part in parts] == [
+        (1, 2, 2000),
+        (1, 1, 1000),
+    ]
+    assert {part.price_nano for part in parts} == {4 * SYNOR}
+    assert len(world.events(LeaseOpened)) == 3
+    world.check_replay()
 
 
 def test_capacity_is_never_sold_twice() -> None:

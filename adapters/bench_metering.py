@@ -133,9 +133,7 @@ def signed_batches(
     for number in range(first, first + count):
         beat, gateway = divmod(number, GATEWAYS)
         payload = fleet.batch(fleet.gateways[gateway], beat, shape.columns)
-        wire, _ = sign_input(
-            codec, signers[gateway], Hash32(genesis_hash), payload, start_us, beat
-        )
+        wire, _ = sign_input(codec, signers[gateway], Hash32(genesis_hash), payload, start_us, beat)
         yield wire
 
 
@@ -365,9 +363,7 @@ def _latency(
         shard.turn(wait_s=0.005)
         position = shard.committed(TELEMETRY_TOPIC, 0) - shape.batches
         now = time.monotonic() - start
-        late += [
-            now - number / per_s for number in range(max(done, skipped), max(position, done))
-        ]
+        late += [now - number / per_s for number in range(max(done, skipped), max(position, done))]
         done = max(position, done)
         if now > 6 * (LATENCY_S + LATENCY_WARM_UP_S):
             raise RuntimeError("the worker does not keep up with half of its own throughput")

@@ -32,7 +32,7 @@ from adapters.evm_rpc import keccak
 from adapters.fastavro_witness import FastavroWitness
 from adapters.ledger_application import LedgerApplication
 from adapters.worker import HeldStates, Worker, writer_of
-from domain import market, metering, settlement
+from domain import market, metering, metering_states, settlement
 from domain.account import AccountEvent
 from domain.bid import BidEvent
 from domain.checkpoint import CheckpointEvent
@@ -276,7 +276,7 @@ class Network:
 
 EVOLVES: Final[dict[Ledger, Evolve]] = {
     Ledger.MARKET: market.evolve,
-    Ledger.METERING: metering.evolve,
+    Ledger.METERING: metering_states.evolve,
     Ledger.SETTLEMENT: settlement.dispatch,
 }
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from adapters.bench_metering import BenchLog, Encoding, Shape, bench_metering
+from adapters.bench_metering import BenchLog, Shape, bench_metering
+from adapters.metering_workload import Encoding
 
 app = typer.Typer(no_args_is_help=True)
 

@@ -365,7 +365,12 @@ class Demo:
         """A node that has not failed signs two totals for the same counter and instant."""
         for running in self.told.leases.values():
             node = self.nodes[running.node]
-            if node.provider != "south" and running.rates and running.ready_us and not running.ended:
+            if (
+                node.provider != "south"
+                and running.rates
+                and running.ready_us
+                and not running.ended
+            ):
                 seconds = (now_us - running.ready_us) // 1_000_000
                 resource, rate = running.rates[0]
                 row = PRICES.number[resource]

@@ -224,22 +224,22 @@ def script() -> tuple[Want, ...]:
                 "runs containers behind a load balancer",
             )
         )
-    for day in range(1, 30, 2):
-        wants.append(
-            Want(
-                "frank",
-                day,
-                _bid(
-                    "gpu.rtx4090",
-                    1_000,
-                    2,
-                    rates=_EGRESS,
-                    budget=3 * NANO,
-                ),
-                _EGRESS,
-                "renders on one RTX 4090" if day == 1 else "",
-            )
+    wants.extend(
+        Want(
+            "frank",
+            day,
+            _bid(
+                "gpu.rtx4090",
+                1_000,
+                2,
+                rates=_EGRESS,
+                budget=3 * NANO,
+            ),
+            _EGRESS,
+            "renders on one RTX 4090" if day == 1 else "",
         )
+        for day in range(1, 30, 2)
+    )
     wants.append(
         Want(
             "bob",

@@ -38,7 +38,10 @@ class LogicalTime:
         idle_us: int,
         group: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """``turns`` in their fixed order; ``inputs`` of an instant go out together; ``group`` may join a tick's appends in a transaction."""
+        """``turns`` in their fixed order; ``inputs`` of an instant go out together.
+
+        ``group`` may join a tick's appends in a transaction.
+        """
         self._inputs = inputs
         self._shards = shards
         self._clock = clock

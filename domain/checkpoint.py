@@ -50,7 +50,9 @@ class CheckpointMade:
     roots: Annotated[tuple[ShardRoot, ...], "market, metering shards, settlement's previous"]
     ledgers_root: Annotated[Hash32, "RFC 6962 root over the encoded roots"]
     state_root: Annotated[Hash32, "RFC 6962 root over all balances at the cut, by account"]
-    payouts: Annotated[tuple[PayoutLeaf, ...], "leaves that changed in this epoch, beyond its full parts"]
+    payouts: Annotated[
+        tuple[PayoutLeaf, ...], "leaves that changed in this epoch, beyond its full parts"
+    ]
     payout_root: Annotated[Hash32, "OpenZeppelin standard tree over all leaves"]
     payout_count: Annotated[int, "number of leaves"]
     deposited_nano: Annotated[Wide, "all deposits so far"]
@@ -70,4 +72,3 @@ class CheckpointAnchored:
 
 
 CheckpointEvent = PayoutsAdded | CheckpointMade | CheckpointAnchored
-

@@ -17,7 +17,7 @@ from typing import Final
 
 from domain.catalogue import Catalogue, How, PriceRow, charge, protocol_share
 from domain.genesis import HOUR_US, Parameters
-from domain.ids import Bytes16, Wide
+from domain.ids import QUANTITY_MAX, Bytes16, Wide
 from domain.invariant import InvariantBroken
 from domain.journal import NOBODY, Posting, Purse
 from domain.lease import (
@@ -154,10 +154,15 @@ def _nothing(resource: str) -> UsageLine:
 
 
 def _charged(row: PriceRow, terms: LeaseTerms, quantity: int, least_us: int) -> int:
-    """The cumulative charge, at least that of ``least_us`` of an allocation."""
+    """The cumulative charge, at least that of ``least_us`` of an allocation.
+
+    No escrow holds more than 2^62 (R1.6), so a charge beyond it is money that nobody has: it is
+    recorded as that much, and never leaves the bounds of its field.
+    """
     if row.how is How.ALLOCATED:
         quantity = max(quantity, (terms.allocated(row.resource) or 0) * least_us // 1000)
-    return charge(row, quantity, terms.price_nano if row.resource == terms.resource else None)
+    price_nano = terms.price_nano if row.resource == terms.resource else None
+    return min(charge(row, quantity, price_nano), QUANTITY_MAX)
 
 
 def _least_us(lease: ActiveLease | ClosingLease, covered_us: int, parameters: Parameters) -> int:

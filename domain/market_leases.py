@@ -11,7 +11,7 @@ from domain import lease
 from domain.bid import BidFilled, LiveBid, MeteredLimit, lot_worst_case
 from domain.charging import decide_post, early_charge
 from domain.due import MarketDue
-from domain.genesis import Genesis, Role
+from domain.genesis import Genesis, Parameters, Role
 from domain.ids import AccountId, AggregateId, LeaseId, NodeId, ProviderId, RoundId
 from domain.invariant import InvariantBroken
 from domain.journal import Purse, move
@@ -129,7 +129,7 @@ def reject_lease(market: Market, request: Request) -> Refused | Sequence[RowRefu
         may_sign=_for_buyer(request, state),
         rejections=market.folds.leases.rejections(request.holder.account, market.time_us),
         at_us=market.time_us,
-        reject_within_us=market.parameters.reject_within_us,
+        reject_within_us=market.folds.leases.parameters(request.command.lease).reject_within_us,
     )
     if isinstance(active, Refused):
         return active
@@ -170,7 +170,7 @@ def reclaim_lease(market: Market, request: Request) -> Refused | Sequence[RowRef
         may_sign=_for_provider(request, state, *roles),
         deadline_us=request.command.deadline_us,
         at_us=market.time_us,
-        reclaim_notice_us=market.parameters.reclaim_notice_us,
+        reclaim_notice_us=market.folds.leases.parameters(request.command.lease).reclaim_notice_us,
     )
     if isinstance(said, Refused):
         return said
@@ -318,7 +318,7 @@ def end_lease(market: Market, state: LiveLease, reason: EndReason, at_us: int) -
         reason=reason,
         early_nano=early,
         at_us=at_us,
-        closing_us=market.parameters.closing_us,
+        closing_us=market.folds.leases.parameters(state.terms.lease).closing_us,
     ):
         market.emit(AggregateId(state.terms.lease), event)
     capacity_freed(market, state.terms.node, at_us)
@@ -348,7 +348,7 @@ def usage_stated(market: Market, commit: ForeignCommit, stated: UsageStated) -> 
         state,
         stated,
         catalogue=market.folds.registry.catalogue,
-        parameters=market.parameters,
+        parameters=market.folds.leases.parameters(stated.lease),
         at_us=market.time_us,
     )
     market.emit(aggregate, said.posted)
@@ -390,6 +390,7 @@ class LeasesFold:
         self._live: dict[LeaseId, Live] = {}
         self._of_node: dict[bytes, dict[LeaseId, bool]] = {}  # node → lease → active
         self._of_provider: dict[bytes, dict[LeaseId, None]] = {}
+        self._began: dict[LeaseId, Parameters] = {}
         self._rejections: dict[bytes, deque[int]] = {}
         self._down_since: dict[bytes, int] = {}
         self._market: Market | None = None
@@ -410,6 +411,10 @@ class LeasesFold:
     def won(self, lease: bytes) -> Won:
         """The fill that becomes this lease."""
         return self._won[lease]
+
+    def parameters(self, lease: LeaseId) -> Parameters:
+        """The parameters that a lease began with and keeps until it is closed (R10)."""
+        return self._began.get(lease, self.market.parameters)
 
     def live_on(self, node: bytes) -> int:
         """Leases of a node that are open or active, and fills that become one."""
@@ -452,6 +457,8 @@ class LeasesFold:
                 deadlines.set(MarketDue.RECLAIM, event.lease, event.deadline_us)
             case LeaseEnded():
                 self._ended(event)
+            case LeaseClosed():
+                del self._began[event.lease]
             case NodeHealthChanged():
                 if event.up:
                     self._down_since.pop(event.node, None)
@@ -465,6 +472,7 @@ class LeasesFold:
     def _opened(self, event: LeaseOpened) -> None:
         deadlines = self.market.deadlines
         del self._won[event.lease]
+        self._began[event.lease] = self.market.parameters
         deadlines.clear(MarketDue.OPEN_LEASE, event.lease)
         deadlines.set(MarketDue.LEASE_NOT_READY, event.lease, event.ready_by_us)
         self._live[event.lease] = Live(event.node, event.provider, event.buyer)

@@ -385,6 +385,7 @@ class OrdersFold:
             now_us,
             window_us=parameters.reference_window_us,
             move_ppm=parameters.reference_move_ppm,
+            tick_nano=parameters.price_tick_nano,
         )
 
     # Events
@@ -428,7 +429,7 @@ class OrdersFold:
         row = self.market.folds.registry.catalogue.row(resource)
         if row is None:
             raise InvariantBroken("an instrument has a catalogue row")
-        return Reference(row.price_nano, self.market.parameters.price_tick_nano)
+        return Reference(row.price_nano)
 
     def _placed(self, order: bytes, account: AccountId, order_no: int) -> None:
         self.last_order_no = order_no

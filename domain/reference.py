@@ -14,18 +14,17 @@ from collections import deque
 class Reference:
     """Trades of the last window and the reference's steps in it."""
 
-    def __init__(self, list_nano: int, tick_nano: int) -> None:
-        """``list_nano``: the catalogue's price, taken down to a tick."""
-        self._tick = tick_nano
-        self._list = list_nano - list_nano % tick_nano
+    def __init__(self, list_nano: int) -> None:
+        """Start at the catalogue's price."""
+        self._list = list_nano
         self._first_us: int | None = None
         self._trades: deque[tuple[int, int, int]] = deque()  # (at, price, volume)
         self._volumes: dict[int, int] = {}  # of _trades, by price
-        self._steps: deque[tuple[int, int]] = deque([(0, self._list)])  # (since, value)
+        self._steps: deque[tuple[int, int]] = deque([(0, list_nano)])  # (since, value)
 
-    def at(self, now_us: int, *, window_us: int, move_ppm: int) -> int:
+    def at(self, now_us: int, *, window_us: int, move_ppm: int, tick_nano: int) -> int:
         """The reference for a round that clears now; ``now_us`` never falls."""
-        last = self._steps[-1][1]
+        last = self._steps[-1][1] // tick_nano * tick_nano
         if self._first_us is None or now_us < self._first_us + window_us:
             return last
         volumes = dict(self._volumes)
@@ -42,9 +41,9 @@ class Reference:
                 break
             before = value
         most = before * move_ppm // 1_000_000
-        low = -(-(before - most) // self._tick) * self._tick
-        high = (before + most) // self._tick * self._tick
-        return min(max(median, low), high)
+        low = -(-(before - most) // tick_nano)
+        high = (before + most) // tick_nano
+        return min(max(median // tick_nano, low), high) * tick_nano
 
     def cleared(
         self, at_us: int, reference_nano: int, price_nano: int, volume: int, *, window_us: int

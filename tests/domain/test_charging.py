@@ -288,6 +288,18 @@ def test_an_escrow_that_does_not_cover_a_statement_fills_in_row_order_and_ends_t
     world.check_replay()
 
 
+def test_a_charge_beyond_all_money_stays_within_its_field() -> None:
+    """As many requests as fit a quantity, at 200 nano each: unfunded, and no bug."""
+    world, opened = leased(metered={"function.invocations": 2**62}, usage_budget_nano=SYNOR)
+    world.wait(HOUR)
+    posted, end = state_usage(
+        world, opened.lease, covered_us=0, quantities={"function.invocations": 2**62}
+    )
+    (line,) = posted.lines
+    assert (line.charged_nano, line.unfunded_nano) == (2**62, 2**62 - SYNOR)
+    assert end.reason is EndReason.EXHAUSTED
+
+
 def test_a_top_up_before_the_statement_counts() -> None:
     """An earlier market position; the allocated escrow would not have helped."""
     world, opened = leased(metered={"network.egress": 10**9}, usage_budget_nano=0)

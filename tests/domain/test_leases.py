@@ -31,6 +31,7 @@ from domain.lease import (
     RejectLease,
     TopUpLease,
 )
+from domain.ledger import ChangeParameter
 from domain.market_leases import end_leases_of_provider
 from domain.round import RoundOpened
 from tests.domain.deals import (
@@ -334,6 +335,23 @@ def test_capacity_is_free_in_the_item_that_ends_a_lease() -> None:
     assert world.market.folds.capacity.free(opened.node, H100) == 1000
     assert world.market.folds.leases.live_on(opened.node) == 0
     assert len(world.events(RoundOpened)) == rounds
+
+
+def test_a_lease_keeps_the_parameters_that_it_began_with() -> None:
+    """R10: a change of closing time is for leases that open after it."""
+    world, opened = leased()
+    world.ok("operator", ChangeParameter(name="closing_us", value=HOUR))
+    world.ok("operator", ChangeParameter(name="reject_within_us", value=0))
+    world.ok("bob", RejectLease(lease=opened.lease))
+    assert ended(world).closing_us == world.now + 10 * MINUTE
+    bid(world, "bob")
+    clear(world)
+    later = world.last(LeaseOpened).lease
+    world.ok("alice", ReadyLeases(leases=(later,)))
+    assert world.refused("bob", RejectLease(lease=later)) == "rejected_too_late"
+    world.ok("alice-0", CompleteLease(lease=later))
+    assert ended(world).closing_us == world.now + HOUR
+    world.check_replay()
 
 
 # Money that is added

@@ -73,7 +73,7 @@ class Order:
     key: str
     buyer: str
     bid: BidId
-    ready_wanted: bool = False
+    ready_wanted_us: int | None = None
     leases: dict[LeaseId, Node] = field(default_factory=dict)
     waiting: list[LeaseId] = field(default_factory=list)
     totals: dict[int, int] = field(default_factory=dict)

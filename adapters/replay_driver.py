@@ -245,8 +245,9 @@ class Driver:
         order.leases[lease] = node
         node.leases[lease] = order
         self._by_lease[lease] = order
-        if order.ready_wanted:
-            self.late_ready += 1
+        wanted_us = order.ready_wanted_us
+        if wanted_us is not None:
+            self.late_ready += wanted_us < self._system.time.now_us
             self._became_ready.append((lease, node))
         else:
             order.waiting.append(lease)
@@ -405,7 +406,7 @@ class Driver:
         order = self._order(wanted.bid)
         self._became_ready += [(lease, order.leases[lease]) for lease in order.waiting]
         order.waiting.clear()
-        order.ready_wanted = True
+        order.ready_wanted_us = self._system.time.now_us
 
     def _ready(self) -> None:
         """Say that the leases whose time has come can be used."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def rows_of(file: File, path: Path) -> Iterator[tuple[int, Row]]:
     """Rows with their line number, from 1 without the header."""
     with path.open(encoding="utf-8-sig", newline="") as opened:
         raw = _csv(file, opened) if file.format == "csv" else _jsonl(opened)
-        yield from enumerate(raw if file.levels is None else _levels(raw, file.levels), 1)
+        rows = raw if file.levels is None else _levels(raw, file.levels)
+        yield from enumerate(islice(rows, file.first or None), 1)
 
 
 def _csv(file: File, opened: Any) -> Iterator[Row]:

@@ -96,6 +96,7 @@ class File:
     order: Value | None
     disorder_us: int
     levels: str | None
+    first: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -334,6 +335,7 @@ def _file(table: _Table, origin_us: int) -> File:
         order=None if order is None else _value(order, table.at("order"), origin_us),
         disorder_us=table.duration("disorder", "0s"),
         levels=table.take("levels", str, "") or None,
+        first=table.take("first", int, 0),
     )
     table.done()
     return made

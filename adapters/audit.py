@@ -447,8 +447,9 @@ class LedgerAudit:
             self._diverge("run_digest", f"{at}.next", "the record that goes on is missing")
         if reading.source.ledger is None:
             # Each item before the record is a deadline with an event; the last would be the record.
-            items = (i for done, i in processor.external_many(reading.source, [record]) if not done)
-            reached = any(i == run.items_done for i in items)
+            before = max(reading.items_done, 0)
+            fed = processor.external_many(reading.source, [record])
+            reached = any(before + i == run.items_done for done, i in fed if not done)
         else:
             assert reading.chain is not None
             chain = reading.chain

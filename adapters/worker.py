@@ -58,7 +58,6 @@ class OwnLedger(States, Protocol):
         """What ``commit`` raises when another commit counts at the height."""
         ...
 
-
     def commit(
         self,
         events: Sequence[Emitted],
@@ -211,6 +210,7 @@ class Worker:
         self._readings: list[_Reading] = []
         self._recovered = False
         self.processor: Processor = make(own)
+        self.commits = 0
         self.lost_races = 0
 
     # Turns
@@ -221,10 +221,10 @@ class Worker:
         With ``wait_s`` the first source without a record is waited on. Raises ``LedgerStopped``
         where no reader may go on, and the log's operating errors.
         """
-        if not self._recovered:
-            self.recover()
-        before = self._height
+        before = self.commits
         try:
+            if not self._recovered:
+                self.recover()
             for reading in self._readings:
                 self._read(reading, wait_s if reading is self._readings[0] else 0.0)
             self._commit_if_due()
@@ -235,7 +235,7 @@ class Worker:
                 self.lost_races += 1
                 return True
             raise
-        return self._height != before
+        return self.commits != before
 
     def position(self, topic: str, partition: int) -> int:
         """The offset that is read next of a source, committed or not."""
@@ -254,9 +254,7 @@ class Worker:
 
     def _reading(self, topic: str, partition: int) -> _Reading:
         return next(
-            r
-            for r in self._readings
-            if (r.source.topic, r.source.partition) == (topic, partition)
+            r for r in self._readings if (r.source.topic, r.source.partition) == (topic, partition)
         )
 
     def close(self) -> None:
@@ -300,9 +298,9 @@ class Worker:
             if reading.source.ledger is not None:
                 at = last.get((reading.source.topic, reading.source.partition))
                 self._resume_chain(reading, at)
-        self._recovered = True
         if self._height < 0:
             self._begin_ledger()
+        self._recovered = True
 
     def _begin_ledger(self) -> None:
         processor = self.processor
@@ -442,7 +440,9 @@ class Worker:
             fed += done
             if cut:
                 if done < len(rest):
-                    self._consumed(reading, rest[done].offset, items_done=items or -1)
+                    # Of a record that went on in this step too, the items of both steps are done.
+                    before = max(reading.items_done, 0) if done == 0 else 0
+                    self._consumed(reading, rest[done].offset, items_done=before + items or -1)
                 self._commit()
 
     def _feed_foreign(self, reading: _Reading, record: LogRecord) -> None:
@@ -505,7 +505,7 @@ class Worker:
 
     def _consumed(self, reading: _Reading, next_offset: int, items_done: int = -1) -> None:
         """The position moved without a record, or into one."""
-        if next_offset == reading.next_offset and items_done == reading.items_done:
+        if next_offset == reading.next_offset and items_done < 0:
             return
         run = self._run_of(reading)
         run.next = reading.next_offset = next_offset
@@ -533,6 +533,7 @@ class Worker:
         )
         # From here the step is durable; a crash before the next line changes nothing.
         self._height += 1
+        self.commits += 1
         self._runs = []
         processor.begin()
 

@@ -9,9 +9,11 @@ the ledgers alone, so the same inputs come however the workers are cut, killed o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, cast
+
+from eventsourcing.persistence import OperationalError
 
 from adapters.actor import Actor, Gathered
 from adapters.avro_codec import AvroCodec
@@ -28,8 +30,15 @@ from domain.bid import BidRow, CancelBid, MeteredLimit, PlaceBids
 from domain.canonical import canonical
 from domain.catalogue import SHARES_1, VERSION_1, Catalogue
 from domain.checkpoint import CheckpointMade
-from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, CommitBody, Ledger
-from domain.commit import body_of, parse, unpack_event
+from domain.commit import (
+    COMMANDS_TOPIC,
+    LEDGER_TOPICS,
+    TELEMETRY_TOPIC,
+    CommitBody,
+    Ledger,
+    parse,
+    unpack_event,
+)
 from domain.epoch import EpochAnchored, EpochCut, ObserveCheckpoint
 from domain.genesis import DAY_US, HOUR_US, MINUTE_US, Parameters, TimeSource
 from domain.ids import (
@@ -39,7 +48,6 @@ from domain.ids import (
     Hash32,
     LeaseId,
     NodeId,
-    ProviderId,
     Wide,
     account_of,
     derive,
@@ -47,12 +55,11 @@ from domain.ids import (
 )
 from domain.key import CommandAnswered
 from domain.lease import CloseLease, EndReason, LeaseEnded, LeaseOpened, LeaseReady, ReadyLeases
-from domain.ledger import LogBound
 from domain.node import Amount, AttestationRow, AttestNodes, NodeRow, RegisterNodes, leaf
 from domain.offer import OfferRow, PlaceOffers
-from domain.ports import Log, LogRecord, TopicAdmin
+from domain.ports import Log, LogError, LogRecord, TopicAdmin
 from domain.provider import BondStake, RegisterProvider
-from domain.telemetry import Batch
+from domain.telemetry import Batch, ContradictionFound, NodeCameUp, NodeWentDown, TelemetryAccepted
 
 SEED = b"synor small system 1"
 START_US = 1_767_225_600_000_000
@@ -84,6 +91,8 @@ PARAMETERS = Parameters(
 )
 
 Seat = tuple[Ledger, int]
+#: What a shard sees by itself: its time is the input's, or the deadline's.
+_OBSERVED = (TelemetryAccepted, NodeCameUp, NodeWentDown, ContradictionFound)
 MakeWorker = Callable[[Ledger, int], Worker]
 
 
@@ -131,7 +140,8 @@ class Supervised:
     """A worker that is made anew whenever it died: what a process supervisor does."""
 
     make: Callable[[], Worker]
-    forgives: tuple[type[BaseException], ...] = (Crash,)
+    #: An operating error of the log: the worker goes on, or another one does.
+    patient: bool = True
     deaths: int = 0
     _worker: Worker | None = None
 
@@ -148,11 +158,15 @@ class Supervised:
     def turn(self) -> bool:
         try:
             return self.worker.turn()
-        except self.forgives:
-            # Whoever was killed may have left something on the log: the others must look.
-            self.deaths += 1
+        except Crash:
             self.kill()
-            return True
+        except (LogError, OperationalError):
+            # The library gives an operating error of the log a name of its own.
+            if not self.patient:
+                self.kill()
+        # Whoever failed may have left something on the log: the others must look.
+        self.deaths += 1
+        return True
 
     def kill(self) -> None:
         if self._worker is not None:
@@ -241,9 +255,7 @@ class SmallSystem:
 
     def follower(self, ledger: Ledger) -> Follower:
         """Reads a ledger from its start."""
-        at = self.network.partition(
-            ledger, 0, log=self.log, index=":memory:", depth=Depth.COMMITS
-        )
+        at = self.network.partition(ledger, 0, log=self.log, index=":memory:", depth=Depth.COMMITS)
         return Follower(at, self.network.codec)
 
     def run(self, steps: int = STEPS) -> SmallSystem:
@@ -589,16 +601,23 @@ def events(system: Network, log: Log, ledger: Ledger, shard: int = 0) -> list[An
     ]
 
 
-def story_of(system: Network, log: Log, seats: Sequence[Seat] = ()) -> dict[Seat, list[bytes]]:
-    """Every ledger's events without what depends on where the log was cut."""
-    return {
-        seat: [
-            canonical(event)
-            for event in events(system, log, *seat)
-            if not isinstance(event, LogBound)
-        ]
-        for seat in seats or system.ledgers()
-    }
+def story_of(system: Network, log: Log) -> dict[Seat, list[bytes]]:
+    """What every ledger says, without what depends on where it and the ledgers it reads were cut.
+
+    Market and settlement: every event in order. A shard learns of the market when it reads it, so
+    the times and places of what it learned may differ, and what it says of leases may not.
+    """
+    story: dict[Seat, list[bytes]] = {}
+    for ledger, shard in system.ledgers():
+        found = events(system, log, ledger, shard)[1:]
+        if ledger is Ledger.METERING:
+            story[ledger, shard] = sorted(
+                canonical(event if isinstance(event, _OBSERVED) else replace(event, at_us=0))
+                for event in found
+            )
+        else:
+            story[ledger, shard] = [canonical(event) for event in found]
+    return story
 
 
 def heights(log: Log, ledger: Ledger, shard: int = 0) -> list[int]:

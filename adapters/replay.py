@@ -30,6 +30,7 @@ from adapters.sqlite_log import SqliteLog, SqliteTopics
 from domain.catalogue import VERSION_1, PriceRow
 from domain.commit import Ledger
 from domain.genesis import TimeSource, broken_bounds
+from domain.ids import account_of
 from domain.market import Market
 from domain.ports import Log, TopicAdmin
 from domain.refusal import CODES
@@ -161,7 +162,7 @@ def _figures(
     """The whole report but for what only an audit tells."""
     market = system.workers[Ledger.MARKET, 0].processor
     assert isinstance(market, Market)
-    refused = dict(driver.tally.figures(mapping.totals))
+    buyers = {account_of(actor.key): name for name, actor in driver.cast.buyers.items()}
     gate: dict[str, int] = {}
     for follower in (driver.market, *driver.meters):
         for code, count in follower.gate.items():
@@ -172,7 +173,7 @@ def _figures(
         "rows": counts.rows,
         "rows_left_out": counts.left_out,
         "became": dict(sorted(counts.became.items())),
-        **refused,
+        **driver.tally.figures(mapping.totals, buyers),
         "gate_refused": dict(sorted(gate.items())),
         "active_at_end_of_data": driver.active_at_end,
         "late_ready": driver.late_ready,

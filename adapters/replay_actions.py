@@ -227,9 +227,7 @@ _MAKE: Final[Mapping[Kind, Callable[[Step, _Said], Action]]] = {
     Kind.OFFER: _offer,
     Kind.BID: _bid,
     Kind.READY: lambda step, said: MakeReady(bid=said.text("bid")),
-    Kind.OUTAGE: lambda step, said: Silence(
-        node=said.text("node"), until_us=said.number("until")
-    ),
+    Kind.OUTAGE: lambda step, said: Silence(node=said.text("node"), until_us=said.number("until")),
     Kind.BEAT: lambda step, said: Beat(node=said.text("node")),
     Kind.READING: _reading,
 }

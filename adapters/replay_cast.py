@@ -157,9 +157,7 @@ class Cast:
         if known is None:
             owner = self._actor(f"provider/{name}")
             gateway = self._actor(f"gateway/{name}")
-            known = Provider(
-                name=name, owner=owner, gateway=gateway, account=account_of(owner.key)
-            )
+            known = Provider(name=name, owner=owner, gateway=gateway, account=account_of(owner.key))
             self.providers[name] = known
             self.command(owner, OpenAccount(payee=_payee(owner)))
             said = self._commitment

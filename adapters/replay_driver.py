@@ -105,9 +105,7 @@ class Driver:
         self._registered: list[Node] = []
         self._by_lease: dict[LeaseId, Order] = {}
         self._became_ready: list[tuple[LeaseId, Node]] = []
-        self._telemetry = Telemetry(
-            self.cast, self._catalogue, mapping, genesis, shuffle=shuffle
-        )
+        self._telemetry = Telemetry(self.cast, self._catalogue, mapping, genesis, shuffle=shuffle)
         network = system.network
         self.market = Follower(
             network.partition(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, Final
@@ -51,6 +51,7 @@ _HASH: Final = 1 << 256
 class _Open:
     """A lease that is not closed: what it holds, and the last line of each resource."""
 
+    buyer: bytes
     amounts: tuple[tuple[str, int], ...]
     ready_us: int = -1
     lines: dict[str, UsageLine] = field(default_factory=dict)
@@ -75,6 +76,7 @@ class Tally:
         self.quantities: Counter[str] = Counter()
         self.charged: Counter[str] = Counter()
         self.posted: Counter[str] = Counter()
+        self.buyers: dict[bytes, dict[str, tuple[int, int]]] = {}
         self.unfunded_nano = self.early_nano = self.refunded_nano = 0
         self.deposited_nano = self.staked_nano = self.slashed_nano = 0
         self.provider_nano = self.protocol_nano = 0
@@ -113,7 +115,8 @@ class Tally:
                 self.leases += 1
                 self._unleased.discard(event.bid)
                 self._open[event.lease] = _Open(
-                    tuple((held.resource, held.amount) for held in event.allocations)
+                    event.buyer,
+                    tuple((held.resource, held.amount) for held in event.allocations),
                 )
             case LeaseReady():
                 self._ready(event)
@@ -122,9 +125,7 @@ class Tally:
             case UsagePosted():
                 self.provider_nano += event.provider_nano
                 self.protocol_nano += event.protocol_nano
-                self._open[event.lease].lines.update(
-                    (line.resource, line) for line in event.lines
-                )
+                self._open[event.lease].lines.update((line.resource, line) for line in event.lines)
             case LeaseClosed():
                 self._closed(event)
             case _:
@@ -208,12 +209,15 @@ class Tally:
             self.charged[resource] += line.charged_nano
             self.posted[resource] += line.posted_nano
             self.unfunded_nano += line.unfunded_nano
+            bill = self.buyers.setdefault(lease.buyer, {})
+            quantity, nano = bill.get(resource, (0, 0))
+            bill[resource] = (quantity + line.quantity, nano + line.posted_nano)
             text = f"{event.lease.hex()} {resource} {line.quantity} {line.charged_nano}"
             digest = hashlib.sha256(text.encode()).digest()
             self._bills = (self._bills + int.from_bytes(digest, "big")) % _HASH
 
-    def figures(self, totals: Sequence[Total]) -> dict[str, Any]:
-        """The report's part that is read from the ledger."""
+    def figures(self, totals: Sequence[Total], buyers: Mapping[bytes, str]) -> dict[str, Any]:
+        """The report's part that is read from the ledger; ``buyers`` are names by account."""
         self._measure()
         return {
             "nodes": self.nodes,
@@ -234,6 +238,13 @@ class Tally:
             "totals": {each.name: self._total(each) for each in totals},
             "charged_nano": dict(sorted(self.charged.items())),
             "posted_nano": dict(sorted(self.posted.items())),
+            "buyers": {
+                buyers[account]: {
+                    resource: {"quantity": quantity, "posted_nano": nano}
+                    for resource, (quantity, nano) in sorted(bill.items())
+                }
+                for account, bill in sorted(self.buyers.items(), key=lambda b: buyers[b[0]])
+            },
             "batches": self.batches,
             "readings": self.readings,
             "refused": dict(sorted(self.refused.items())),

@@ -112,11 +112,9 @@ def place_of(ledger: str) -> Place:
                 ledger, lambda: _kafka(found.log.bootstrap, dict(found.log.security)), path
             )
         file = found.log.file
-        assert file is not None
-        return Place(ledger, lambda: _sqlite(file), path)
-    file = path / "ledger.db"
-    if file.is_file():
-        return Place(ledger, lambda: _sqlite(file), path)
+        return Place(ledger, lambda: _sqlite(file or path / "ledger.db"), path)
+    if (path / "ledger.db").is_file():
+        return Place(ledger, lambda: _sqlite(path / "ledger.db"), path)
     raise Asked(f"There is no ledger in {ledger}: it has neither network.toml nor ledger.db.")
 
 
@@ -178,8 +176,9 @@ def embedded_rpc(folder: Path) -> Iterator[Any]:
         source = sqlite3.connect(f"file:{folder / 'l1.db'}?mode=ro", uri=True, timeout=0)
         try:
             with closing(source), closing(sqlite3.connect(copy)) as target:
+                # Raises where a process has the file; the backup by itself would wait for ever.
+                ((begins_s,),) = source.execute("SELECT time_s FROM blocks WHERE number = 0")
                 source.backup(target)
-                ((begins_s,),) = target.execute("SELECT time_s FROM blocks WHERE number = 0")
         except sqlite3.OperationalError as locked:
             running = folder / "up.json"
             if not running.exists():

@@ -36,7 +36,7 @@ FAST: Final[Mapping[str, str | int]] = {
     "minimum_charge": "10s",
     "first_hour": "30s",
     "reclaim_notice": "10s",
-    "idle": "30s",
+    "idle": "10s",
     "epoch": "1m",
     "maturity": "30s",
     "pot": "1m",

@@ -56,6 +56,7 @@ def _side(name: str, rows: list[dict[str, Any]]) -> list[tuple[str, str, str, st
             str(row["order"] if "order" in row else row["orders"]),
         )
         for row in rows
+        if whole(row["quantity_milli"])
     ]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -61,26 +61,42 @@ def noted(text: str) -> None:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
     """Print a table; columns whose name begins with > are ranged right."""
+    cells = [[str(each) for each in row] for row in rows]
+    if title:
+        said(title)
+    if not cells:
+        said("None.")
+    elif sys.stdout.isatty():
+        _rich_table(columns, cells)
+    else:
+        _plain_table(columns, cells)
+
+
+def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    made = Table(title=title or None, title_justify="left", header_style="bold", box=None)
+    made = Table(header_style="bold", box=None)
     for name in columns:
-        made.add_column(
-            name.removeprefix(">"),
-            justify="right" if name.startswith(">") else "left",
-            overflow="fold",
+        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
+        made.add_column(name.removeprefix(">"), justify=justify, overflow="fold")
+    for row in cells:
+        made.add_row(*map(Text, row))
+    Console(highlight=False).print(made)
+
+
+def _plain_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    """In a pipe there is no width: nothing is cut or folded there."""
+    heads = [name.removeprefix(">") for name in columns]
+    widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+    for row in (heads, *cells):
+        said(
+            "  ".join(
+                cell.rjust(width) if name.startswith(">") else cell.ljust(width)
+                for name, cell, width in zip(columns, row, widths, strict=True)
+            ).rstrip()
         )
-    empty = True
-    for row in rows:
-        empty = False
-        made.add_row(*(str(each) for each in row))
-    if empty:
-        said(f"{title}: none." if title else "None.")
-        return
-    # In a pipe there is no width: nothing is cut or folded there.
-    width = None if sys.stdout.isatty() else 400
-    Console(width=width, highlight=False, soft_wrap=False).print(made, markup=False)
 
 
 def facts(rows: Iterable[tuple[str, str]]) -> None:

@@ -1,8 +1,8 @@
 """A whole ledger in one process: the embedded system that runs until it is told to stop.
 
-Three threads: the engine (processors, clock, watcher, sender), the projector, the web server. Each
-has its own connection to the log. If one ends by an error the process ends with it: a ledger that
-moves while nobody can read it, or the other way round, helps nobody.
+The main thread is the engine (processors, clock, watcher, sender), beside it are the projector and
+the web server; each has its own connection to the log. If one ends by an error the process ends
+with it: a ledger that moves while nobody can read it, or the other way round, helps nobody.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -28,7 +29,6 @@ from adapters.up_web import Appender, L1Beside, Server, application, pins_of, pr
 from domain.genesis import Parameters
 
 HOST: Final = "127.0.0.1"
-_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,41 +49,6 @@ class Up:
     def rpc(self) -> str:
         """URL of the embedded chain's JSON-RPC."""
         return f"{self.api}/l1"
-
-
-class Threads:
-    """Threads that end together: the first error of one stops all, and is raised."""
-
-    def __init__(self) -> None:
-        """Start with none."""
-        self.stop = threading.Event()
-        self._failed: list[BaseException] = []
-        self._threads: list[threading.Thread] = []
-
-    def start(self, name: str, run: Callable[[threading.Event], None]) -> None:
-        """Run until ``stop`` is set."""
-
-        def body() -> None:
-            try:
-                run(self.stop)
-            except BaseException as error:
-                # Handed to the thread that waits, which raises it.
-                self._failed.append(error)
-                raise
-            finally:
-                self.stop.set()
-
-        thread = threading.Thread(target=body, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def join(self) -> None:
-        """Wait for the end of all, and raise what ended them."""
-        self.stop.set()
-        for thread in self._threads:
-            thread.join()
-        if self._failed:
-            raise self._failed[0]
 
 
 @contextmanager
@@ -116,9 +81,9 @@ def run(
 
     ``name``, ``shards`` and ``parameters`` count at the first start only.
     """
-    threads = Threads()
+    stop = threading.Event()
     with ExitStack() as stack:
-        stack.enter_context(stopped_by_signals(threads.stop))
+        stack.enter_context(stopped_by_signals(stop))
         stack.enter_context(folder.held())
         codec = AvroCodec()
         seed = folder.make_seed()
@@ -162,18 +127,18 @@ def run(
             HOST,
             port,
         )
-        web.start()
+        web.start(stop)
         stack.callback(web.stop)
-        stack.callback(threads.join)
-        threads.start("engine", engine.run)
-        threads.start("projector", projector.run)
+        threads = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="projector"))
+        following = threads.submit(projector.run, stop)
+        following.add_done_callback(lambda _: stop.set())
+        stack.callback(stop.set)
         up = Up(folder=folder, network=network, port=web.port, created=created)
         _publish(up)
         stack.callback(folder.running.unlink, missing_ok=True)
         ready(up)
-        while not threads.stop.wait(_LOOK_S):
-            if not web.alive:
-                threads.stop.set()
+        engine.run(stop)
+        following.result()
 
 
 def _publish(up: Up) -> None:

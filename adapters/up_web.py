@@ -200,10 +200,12 @@ class Server:
         self._config = config
         self._thread = threading.Thread(target=self._run, name="web", daemon=True)
         self._bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._stopped = threading.Event()
         self.port = port
 
-    def start(self) -> None:
-        """Bind and serve. Raises ``LogError`` where the port is taken."""
+    def start(self, stop: threading.Event) -> None:
+        """Bind and serve; ``stop`` is set when it ends. Raises ``LogError`` if it cannot bind."""
+        self._stopped = stop
         self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             self._bound.bind((self._config.host, self.port))
@@ -217,12 +219,10 @@ class Server:
         self._thread.start()
 
     def _run(self) -> None:
-        self._server.run(sockets=[self._bound])
-
-    @property
-    def alive(self) -> bool:
-        """Whether it serves."""
-        return self._thread.is_alive()
+        try:
+            self._server.run(sockets=[self._bound])
+        finally:
+            self._stopped.set()
 
     def stop(self) -> None:
         """Answer what was asked and stop."""

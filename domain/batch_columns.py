@@ -23,13 +23,12 @@ Ints = NDArray[Any]
 
 _ID_BYTES: Final = 16
 _COLUMNS: Final = 5
-_WIDE: Final = np.dtype("<i8")
-_LITTLE: Final = (
+_LITTLE: Final[tuple[np.dtype[Any], ...]] = (
     np.dtype("<u2"),
     np.dtype("<u2"),
     np.dtype("u1"),
-    _WIDE,
-    _WIDE,
+    np.dtype("<i8"),
+    np.dtype("<i8"),
 )
 #: Masks of a little-endian word that keep the low 7 bits of its first n bytes, n in 0..8.
 _KEEP: Final = np.array([0x7F7F7F7F7F7F7F7F & (1 << 8 * n) - 1 for n in range(9)], np.uint64)
@@ -87,7 +86,8 @@ def _columns(
     rows = len(columns[0])
     if not whole or any(len(column) != rows for column in columns):
         rows = -1
-    return Columns(nodes, leases, *columns, rows=rows)
+    lease, resource, generation, time_us, total = columns
+    return Columns(nodes, leases, lease, resource, generation, time_us, total, rows)
 
 
 def columns_of(payload: Batch | BatchBytes) -> Columns:

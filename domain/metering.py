@@ -25,18 +25,17 @@ from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, CommitBody, Ledger
 from domain.coverage import Coverage, MeteredLease, MeteredNode, UsageWindows
 from domain.due import MeteringDue
 from domain.gate import TELEMETRY_WINDOW, Answer, Opened, Repeat, Sequences
-from domain.genesis import Genesis, Role
-from domain.ids import AggregateId, Hash32, LeaseId, NodeId, ProviderId, PublicKey, shard_of
+from domain.genesis import Genesis
+from domain.ids import AggregateId, Hash32, LeaseId, NodeId, ProviderId, shard_of
 from domain.invariant import invariant
-from domain.key import KeyRegistered, KeyRevoked, key_aggregate
-from domain.lease import LeaseEnded, LeaseOpened, LeaseReady
-from domain.ledger import LEDGER_ID, ParameterChanged, PriceRowAdded, RulesActivated
+from domain.ledger import ParameterChanged, PriceRowAdded, RulesActivated
 from domain.metering_intake import Intake, VerifyMany, stretches
+from domain.metering_market import LEARN as LEARN
+from domain.metering_statements import Plan, await_window, window_id
+from domain.metering_statements import fire as fire_window
 from domain.metering_states import evolve
-from domain.node import NodeRegistered, NodeRetired
 from domain.ports import LogRecord
 from domain.processor import ForeignCommit, Processor, Source, States, Versioned
-from domain.provider import provider_of
 from domain.readings import (
     LEASE_INDEX,
     NO_NODE,
@@ -57,7 +56,6 @@ from domain.refusal import (
     Refused,
 )
 from domain.signed import Verifier
-from domain.statement import quantities
 from domain.telemetry import (
     INTAKE,
     Batch,
@@ -72,14 +70,11 @@ from domain.telemetry import (
     NodeCameUp,
     NodeWentDown,
     NodeWithdrawn,
-    Quantity,
     TelemetryAccepted,
     TelemetryRefused,
     UsageStated,
     UsageWindowClosed,
 )
-
-_LAST: Final = b"\xff" * 17  # sorts after every lease
 
 
 @dataclass(slots=True)
@@ -94,15 +89,6 @@ class _Key:
     def speaks_for(self, node: MeteredNode) -> bool:
         """Whether the key may sign for a node."""
         return self.node == node.id if self.node is not None else self.provider == node.provider
-
-
-@dataclass(slots=True)
-class _Plan:
-    """A window whose statements are being written."""
-
-    window_us: int
-    covered: dict[bytes, int]
-    changed: dict[bytes, dict[int, int]]
 
 
 class Metering(Processor):
@@ -141,18 +127,18 @@ class Metering(Processor):
         )
         metered = [row.how is How.METERED for row in genesis.catalogue]
         self._metered = frozenset(i for i, is_metered in enumerate(metered) if is_metered)
-        self._resources = [row.resource for row in genesis.catalogue]
-        self._row_of = {name: i for i, name in enumerate(self._resources)}
-        self._readings = ColumnReadings(metered) if readings is None else readings
+        self.resources = [row.resource for row in genesis.catalogue]
+        self.row_of = {name: i for i, name in enumerate(self.resources)}
+        self.readings = ColumnReadings(metered) if readings is None else readings
         self._intake = Intake(genesis_hash, codec, verify, verify_many)
-        self._coverage = Coverage(UsageWindows(self.parameters.usage_window_us))
-        self._nodes: dict[bytes, MeteredNode] = {}
+        self.coverage = Coverage(UsageWindows(self.parameters.usage_window_us))
+        self.nodes: dict[bytes, MeteredNode] = {}
         self._numbers = 0
-        self._keys: dict[bytes, _Key] = {}
-        self._leases: dict[bytes, MeteredLease] = {}
+        self.keys: dict[bytes, _Key] = {}
+        self.leases: dict[bytes, MeteredLease] = {}
         self._sequences = Sequences(TELEMETRY_WINDOW)
-        self._market_us = genesis.start_us
-        self._plan: _Plan | None = None
+        self.market_us = genesis.start_us
+        self.plan: Plan | None = None
         self._decoded: tuple[bytes, Columns] | None = None
         self._next_rules: int | None = None
 
@@ -190,7 +176,7 @@ class Metering(Processor):
     def handle(self, opened: Opened, source: Source, record: LogRecord) -> None:
         """Judge a batch: its key, its number, its nodes, its columns, its rows."""
         signed, payload = opened.signed, opened.payload
-        key = self._keys.get(signed.key)
+        key = self.keys.get(signed.key)
         if key is None:
             self.unit.count(UNKNOWN_KEY.number, record.offset)
             return
@@ -242,7 +228,7 @@ class Metering(Processor):
         if not batch.nodes:
             return Refused(NO_NODE)
         nodes = []
-        find = self._nodes.get
+        find = self.nodes.get
         for id in batch.nodes:
             node = find(id)
             if node is None:
@@ -272,7 +258,7 @@ class Metering(Processor):
         value: bytes,
     ) -> None:
         signed, now_us = opened.signed, self.time_us
-        judged = self._readings.judge(
+        judged = self.readings.judge(
             batch, [node.number for node in nodes], key.number, Moment.of(now_us, self.parameters)
         )
         for node in nodes:
@@ -302,14 +288,14 @@ class Metering(Processor):
             self._contradict(judged.contradiction, opened)
 
     def _contradict(self, found: Contradiction, opened: Opened) -> None:
-        node = self._leases[found.lease].node.id
+        node = self.leases[found.lease].node.id
         self.emit(
             AggregateId(node),
             ContradictionFound(
                 at_us=self.time_us,
                 node=NodeId(node),
                 lease=LeaseId(found.lease),
-                resource=self._resources[found.resource],
+                resource=self.resources[found.resource],
                 generation=found.generation,
                 time_us=found.time_us,
                 key=opened.signed.key,
@@ -339,81 +325,14 @@ class Metering(Processor):
     def passed(self, commit: ForeignCommit) -> Iterator[None]:
         """The market has passed a time: windows that waited for it are stated."""
         self.resume(commit)
-        for window_us, pending in self._coverage.pending.items():
-            if pending.due_us <= self._market_us:
-                self._await(window_us)
+        for window_us, pending in self.coverage.pending.items():
+            if pending.due_us <= self.market_us:
+                await_window(self, window_us)
         yield from self.advance(self.time_us)
 
     def resume(self, commit: ForeignCommit) -> None:
         """Remember the time that the market has passed."""
-        self._market_us = max(self._market_us, commit.time_us)
-
-    def _learn_node(self, event: NodeRegistered) -> None:
-        if shard_of(event.node, self.shards) != self.shard:
-            return
-        assigned = NodeAssigned(
-            at_us=self.time_us,
-            node=event.node,
-            provider=event.provider,
-            key=event.key,
-            beat_us=event.beat_us,
-            grace_us=event.grace_us,
-        )
-        self.emit(AggregateId(event.node), assigned)
-        if event.key not in self._keys:
-            self._assign_key(event.key, event.node, event.provider)
-
-    def _learn_retired(self, event: NodeRetired) -> None:
-        if event.node in self._nodes:
-            withdrawn = NodeWithdrawn(at_us=self.time_us, node=event.node)
-            self.emit(AggregateId(event.node), withdrawn)
-
-    def _learn_key(self, event: KeyRegistered) -> None:
-        # A gateway's nodes may come later, and what is not an event here is forgotten; so every
-        # shard takes note of every gateway.
-        of_shard = event.node is not None and shard_of(event.node, self.shards) == self.shard
-        may_sign = event.role is Role.GATEWAY or (event.role is Role.NODE and of_shard)
-        if may_sign and event.key not in self._keys:
-            node = event.node if event.role is Role.NODE else None
-            self._assign_key(event.key, node, provider_of(event.account))
-
-    def _assign_key(self, key: PublicKey, node: NodeId | None, provider: ProviderId) -> None:
-        assigned = KeyAssigned(at_us=self.time_us, key=key, node=node, provider=provider)
-        self.emit(key_aggregate(key), assigned)
-
-    def _learn_revoked(self, event: KeyRevoked) -> None:
-        if event.key in self._keys:
-            withdrawn = KeyWithdrawn(at_us=self.time_us, key=event.key)
-            self.emit(key_aggregate(event.key), withdrawn)
-
-    def _learn_opened(self, event: LeaseOpened) -> None:
-        if event.node in self._nodes:
-            assigned = LeaseAssigned(
-                at_us=self.time_us,
-                lease=event.lease,
-                node=event.node,
-                allocations=event.allocations,
-                metered=event.metered,
-            )
-            self.emit(AggregateId(event.lease), assigned)
-
-    def _learn_ready(self, event: LeaseReady) -> None:
-        if event.lease in self._leases:
-            activated = LeaseActivated(at_us=self.time_us, lease=event.lease, ready_us=event.at_us)
-            self.emit(AggregateId(event.lease), activated)
-
-    def _learn_ended(self, event: LeaseEnded) -> None:
-        if event.lease in self._leases:
-            stopped = LeaseStopped(
-                at_us=self.time_us,
-                lease=event.lease,
-                end_us=event.at_us,
-                closing_us=event.closing_us,
-            )
-            self.emit(AggregateId(event.lease), stopped)
-
-    def _learn_setting(self, event: ParameterChanged | RulesActivated | PriceRowAdded) -> None:
-        self.emit(LEDGER_ID, replace(event, at_us=self.time_us))
+        self.market_us = max(self.market_us, commit.time_us)
 
     # Time
 
@@ -434,17 +353,11 @@ class Metering(Processor):
         """A node fell silent, or a usage window is ripe for the telemetry clock."""
         if kind == MeteringDue.NODE_SILENT:
             self._fall_silent(due_us, id)
-        elif len(id) == 8:
-            self._open_window(due_us, int.from_bytes(id, "big"))
-        elif id[8:] == _LAST:
-            window_us = int.from_bytes(id[:8], "big")
-            closed = UsageWindowClosed(at_us=self.time_us, window_end_us=window_us)
-            self.emit(INTAKE, closed)
         else:
-            self._state(id[8:])
+            fire_window(self, due_us, id)
 
     def _fall_silent(self, due_us: int, id: bytes) -> None:
-        node = self._nodes.get(id)
+        node = self.nodes.get(id)
         if node is None or not node.up:
             return
         if node.down_us() > due_us:
@@ -453,57 +366,6 @@ class Metering(Processor):
             return
         went_down = NodeWentDown(at_us=due_us, node=NodeId(id), since_us=node.last_us)
         self.emit(AggregateId(id), went_down)
-
-    def _await(self, window_us: int) -> None:
-        due_us = self._coverage.pending[window_us].due_us
-        self.deadlines.set(MeteringDue.STATEMENT, window_us.to_bytes(8, "big"), due_us)
-
-    def _open_window(self, due_us: int, window_us: int) -> None:
-        """Find what there is to state, one deadline per lease, if the market has passed too."""
-        pending = self._coverage.pending
-        if window_us not in pending or pending[window_us].due_us > self._market_us:
-            return
-        first_us = min(pending)
-        if first_us != window_us:
-            # Windows are stated in order. Where an earlier one is due later (the largest grace was
-            # raised), this one follows it; where it waits for the market, so does this one.
-            after_us = pending[first_us].due_us
-            if after_us > due_us:
-                self.deadlines.set(MeteringDue.STATEMENT, window_us.to_bytes(8, "big"), after_us)
-            return
-        covered: dict[bytes, int] = {}
-        for lease, added_us in self._coverage.covered(window_us):
-            covered[lease.id] = covered.get(lease.id, 0) + added_us
-        changed = self._readings.changed(window_us)
-        self._plan = _Plan(window_us, covered, changed)
-        prefix = window_us.to_bytes(8, "big")
-        for id in {**covered, **changed, **pending[window_us].finals}:
-            self.deadlines.set(MeteringDue.STATEMENT, prefix + id, due_us)
-        self.deadlines.set(MeteringDue.STATEMENT, prefix + _LAST, due_us)
-
-    def _state(self, id: bytes) -> None:
-        """Write the statement of a lease, if its quantities changed or it is the last."""
-        lease, plan = self._leases.get(id), self._plan
-        if lease is None or plan is None or lease.settled_us >= plan.window_us:
-            return
-        covered_us = lease.covered_us + plan.covered.get(id, 0)
-        metered = {**lease.metered, **plan.changed.get(id, {})}
-        found = quantities(lease.amounts, covered_us, metered)
-        final = lease.final_us == plan.window_us
-        if found == lease.stated and not final:
-            return
-        stated = UsageStated(
-            at_us=self.time_us,
-            lease=LeaseId(id),
-            window_end_us=plan.window_us,
-            covered_us=covered_us,
-            quantities=tuple(
-                Quantity(resource=self._resources[row], quantity=quantity)
-                for row, quantity in found
-            ),
-            final=final,
-        )
-        self.emit(AggregateId(id), stated)
 
     # Folds
 
@@ -523,16 +385,16 @@ class Metering(Processor):
             batch = decoded[1]
         else:
             batch = self._intake.reopen(bulk)
-        now_us, coverage = event.at_us, self._coverage
+        now_us, coverage = event.at_us, self.coverage
         if coverage.enter(now_us, self.parameters.grace_max_us):
-            self._await(coverage.window_us)
-        find = self._nodes
+            await_window(self, coverage.window_us)
+        find = self.nodes
         for id in batch.nodes:
             coverage.sign(find[id], now_us)
-        self._readings.fold(
+        self.readings.fold(
             batch,
             event.refused,
-            self._keys[event.key].number,
+            self.keys[event.key].number,
             event.digest,
             now_us,
             coverage.window_us,
@@ -547,110 +409,106 @@ class Metering(Processor):
 
     def _fold_node(self, event: NodeAssigned) -> None:
         self._numbers += 1
-        self._nodes[event.node] = MeteredNode(
+        self.nodes[event.node] = MeteredNode(
             event.node, self._numbers, event.provider, event.grace_us
         )
 
     def _fold_withdrawn_node(self, event: NodeWithdrawn) -> None:
-        node = self._nodes[event.node]
+        node = self.nodes[event.node]
         node.withdrawn = True
         self._drop_if_done(node)
 
     def _drop_if_done(self, node: MeteredNode) -> None:
         if node.withdrawn and not node.leases:
-            self._coverage.leave(node)
-            del self._nodes[node.id]
+            self.coverage.leave(node)
+            del self.nodes[node.id]
             self.deadlines.clear(MeteringDue.NODE_SILENT, node.id)
 
     def _fold_up(self, event: NodeCameUp) -> None:
-        node = self._nodes[event.node]
-        self._coverage.up(node, event.at_us)
+        node = self.nodes[event.node]
+        self.coverage.up(node, event.at_us)
         self.deadlines.set(MeteringDue.NODE_SILENT, node.id, node.down_us())
 
     def _fold_down(self, event: NodeWentDown) -> None:
-        self._nodes[event.node].up = False
+        self.nodes[event.node].up = False
         self.deadlines.clear(MeteringDue.NODE_SILENT, event.node)
 
     def _fold_key(self, event: KeyAssigned) -> None:
-        self._keys[event.key] = _Key(len(self._keys) + 1, event.provider, event.node)
+        self.keys[event.key] = _Key(len(self.keys) + 1, event.provider, event.node)
 
     def _fold_withdrawn_key(self, event: KeyWithdrawn) -> None:
-        self._keys[event.key].withdrawn = True
+        self.keys[event.key].withdrawn = True
 
     def _fold_lease(self, event: LeaseAssigned) -> None:
-        node = self._nodes[event.node]
+        node = self.nodes[event.node]
         amounts: dict[int, int] = {}
         for allocation in event.allocations:
-            row = self._row_of[allocation.resource]
+            row = self.row_of[allocation.resource]
             amounts[row] = amounts.get(row, 0) + allocation.amount
         limits = {
-            self._row_of[limit.resource]: limit.per_second
+            self.row_of[limit.resource]: limit.per_second
             for limit in event.metered
-            if self._row_of[limit.resource] in self._metered
+            if self.row_of[limit.resource] in self._metered
         }
         lease = MeteredLease(event.lease, node, amounts)
-        self._leases[event.lease] = node.leases[event.lease] = lease
-        self._readings.assign(event.lease, node.number, limits)
+        self.leases[event.lease] = node.leases[event.lease] = lease
+        self.readings.assign(event.lease, node.number, limits)
 
     def _fold_active(self, event: LeaseActivated) -> None:
-        self._leases[event.lease].ready_us = event.ready_us
-        self._readings.activate(event.lease, event.ready_us)
+        self.leases[event.lease].ready_us = event.ready_us
+        self.readings.activate(event.lease, event.ready_us)
 
     def _fold_stopped(self, event: LeaseStopped) -> None:
-        lease = self._leases[event.lease]
+        lease = self.leases[event.lease]
         lease.end_us, lease.closing_us = event.end_us, event.closing_us
-        self._readings.stop(event.lease, event.closing_us)
+        self.readings.stop(event.lease, event.closing_us)
         self._place_final(lease)
 
     def _place_final(self, lease: MeteredLease) -> None:
         """Let the lease's last window be the one that ends at its closing, rounded up (R4.6)."""
-        coverage = self._coverage
+        coverage = self.coverage
         if lease.final_us is not None:
             coverage.pending[lease.final_us].finals.pop(lease.id)
         closing_us = lease.closing_us or 0
         lease.final_us = coverage.windows.end(max(closing_us - 1, lease.settled_us))
         pending = coverage.open(lease.final_us, self.parameters.grace_max_us)
         pending.finals[lease.id] = None
-        self._await(lease.final_us)
+        await_window(self, lease.final_us)
 
     def _fold_stated(self, event: UsageStated) -> None:
-        lease = self._leases[event.lease]
+        lease = self.leases[event.lease]
         if event.final:
-            del self._leases[event.lease], lease.node.leases[event.lease]
-            self._coverage.pending[event.window_end_us].finals.pop(event.lease, None)
-            self._readings.forget(event.lease)
+            del self.leases[event.lease], lease.node.leases[event.lease]
+            self.coverage.pending[event.window_end_us].finals.pop(event.lease, None)
+            self.readings.forget(event.lease)
             self._drop_if_done(lease.node)
             return
         lease.covered_us, lease.settled_us = event.covered_us, event.window_end_us
         lease.stated = tuple(
-            (self._row_of[each.resource], each.quantity) for each in event.quantities
+            (self.row_of[each.resource], each.quantity) for each in event.quantities
         )
         lease.metered = {row: q for row, q in lease.stated if row not in lease.amounts}
 
     def _fold_closed(self, event: UsageWindowClosed) -> None:
         window_us = event.window_end_us
-        self._coverage.close(window_us)
-        self._readings.close(window_us)
-        self._plan = None
-        self.deadlines.clear(MeteringDue.STATEMENT, window_us.to_bytes(8, "big"))
-        # The next window may have become due while this one waited for the market.
-        following = min(self._coverage.pending, default=None)
-        if following is not None:
-            self._await(following)
+        self.coverage.close(window_us)
+        self.readings.close(window_us)
+        self.plan = None
+        self.deadlines.clear(MeteringDue.STATEMENT, window_id(window_us))
 
     def _fold_parameter(self, event: ParameterChanged) -> None:
         changes: dict[str, Any] = {event.name: event.value}
         self.parameters = replace(self.parameters, **changes)
-        self._readings.limits_moved()
+        self.readings.limits_moved()
         if event.name == "usage_window_us":
-            self._coverage.windows.change(event.at_us, event.value)
-            for lease in self._leases.values():
+            self.coverage.windows.change(event.at_us, event.value)
+            for lease in self.leases.values():
                 if lease.final_us is not None:
                     self._place_final(lease)
 
     def _fold_row(self, event: PriceRowAdded) -> None:
-        self._row_of[event.resource] = len(self._resources)
-        self._resources.append(event.resource)
+        self.row_of[event.resource] = len(self.resources)
+        self.resources.append(event.resource)
 
     def _fold_rules(self, event: RulesActivated) -> None:
         self._next_rules = event.version
@@ -671,20 +529,6 @@ class Metering(Processor):
         if self._next_rules is not None:
             self.rules_version, self._next_rules = self._next_rules, None
 
-
-#: What is taken from the market ledger; a reader need not decode other events.
-LEARN: Final[Mapping[type[Any], Callable[[Metering, Any], None]]] = {
-    NodeRegistered: Metering._learn_node,
-    NodeRetired: Metering._learn_retired,
-    KeyRegistered: Metering._learn_key,
-    KeyRevoked: Metering._learn_revoked,
-    LeaseOpened: Metering._learn_opened,
-    LeaseReady: Metering._learn_ready,
-    LeaseEnded: Metering._learn_ended,
-    ParameterChanged: Metering._learn_setting,
-    RulesActivated: Metering._learn_setting,
-    PriceRowAdded: Metering._learn_setting,
-}
 
 #: What each event does to the folds, beside accepted telemetry.
 FOLD: Final[Mapping[type[Any], Callable[[Metering, Any], None]]] = {

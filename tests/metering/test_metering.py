@@ -420,6 +420,19 @@ def test_two_totals_of_one_key_for_one_counter_and_time_are_a_contradiction() ->
     )
 
 
+def test_of_equal_totals_in_a_batch_the_first_is_the_accepted_one() -> None:
+    """R5.6: the highest accepted total keeps its own time, whatever equals it later."""
+    shard = shard_with_lease()
+    now = 20 * SECOND
+    rows = [row(7, now - 1), row(10, now - 2), row(10, now - 3), row(9, now - 4)]
+    shard.send(now, batch([NODE], [row(1, now - 9)]))
+    shard.send(now, batch([NODE], rows))
+    assert refused_rows(shard.send(now + 1, batch([NODE], [row(11, now - 3)]))) == []
+    shard.send(now + 2, batch([NODE], [row(20, now - 5), row(20, now - 6)]))
+    (_, found) = shard.send(now + 3, batch([NODE], [row(21, now - 5)]))
+    assert isinstance(found, ContradictionFound)
+
+
 def test_a_repeat_of_a_reading_contradicts_nothing() -> None:
     """R1.4: a duplicate is a duplicate."""
     shard = shard_with_lease()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from domain.catalogue import Catalogue, How, PriceRow, charge, protocol_share
-from domain.genesis import HOUR_US, Parameters
+from domain.genesis import Parameters
 from domain.ids import QUANTITY_MAX, Bytes16, Wide
 from domain.invariant import InvariantBroken
 from domain.journal import NOBODY, Posting, Purse
@@ -31,8 +31,7 @@ from domain.lease import (
 )
 from domain.telemetry import UsageStated
 
-EARLY_PPM: Final = 100_000  # of the device time left, for leaving a reserved lease (R8.4)
-EARLY_WITHIN_US: Final = 240 * HOUR_US  # of which at most so much counts
+MILLION: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +42,20 @@ class Statement:
     exhausted: bool
 
 
-def early_charge(lease: ActiveLease, catalogue: Catalogue, at_us: int) -> int:
+def early_charge(
+    lease: ActiveLease, catalogue: Catalogue, parameters: Parameters, at_us: int
+) -> int:
     """What the buyer of a reserved lease owes for leaving it now, beside its usage (R8.4).
 
-    A tenth of the charge for the device time left until the term's end, at most 240 h of it.
+    A part of the charge for the device time left until the term's end, at most so much of it.
     """
     if not lease.terms.reserved:
         return 0
-    left_us = min(max(0, lease.expires_us - at_us), EARLY_WITHIN_US)
+    left_us = min(max(0, lease.expires_us - at_us), parameters.early_within_us)
     devices = lease.terms.allocated(lease.terms.resource) or 0
     row = _row(catalogue, lease.terms.resource)
     nano = charge(row, devices * left_us // 1000, lease.terms.price_nano)
-    return nano * EARLY_PPM // 1_000_000
+    return nano * parameters.early_ppm // MILLION
 
 
 def decide_post(

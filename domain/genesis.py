@@ -58,6 +58,9 @@ class Parameters:
     reclaim_notice_us: Annotated[int, "shortest notice of a reclaim (R8.5)"] = 2 * MINUTE_US
     minimum_charge_us: Annotated[int, "buyer's close: least charged time (R8.4)"] = 10 * MINUTE_US
     first_hour_us: Annotated[int, "device time accrued before it is posted (R8.3)"] = HOUR_US
+    early_ppm: Annotated[int, "of the device time left: leaving a reserved lease (R8.4)"] = 100_000
+    early_within_us: Annotated[int, "of the time left at most so much counts"] = 240 * HOUR_US
+    broken_within_us: Annotated[int, "a broken reservation binds for this long (R8.5)"] = DAY_US
     bonus_bps: Annotated[int, "SLA bonus in basis points (R3.3)"] = 100
     attestation_us: Annotated[int, "longest life of an attestation (R6.4)"] = 30 * DAY_US
     input_bytes: Annotated[int, "largest input record"] = 448 * 1024
@@ -73,6 +76,8 @@ class Parameters:
     node_down_us: Annotated[int, "node down too long ends its leases (R8.5)"] = 15 * MINUTE_US
     ready_within_us: Annotated[int, "a lease not ready by then has failed (R4.4)"] = 10 * MINUTE_US
     reject_within_us: Annotated[int, "the buyer may reject within this of ready"] = 10 * MINUTE_US
+    rejections: Annotated[int, "leases that a buyer may reject in a time (R4.4)"] = 3
+    rejections_within_us: Annotated[int, "the time in which rejections are counted"] = DAY_US
     stake_hours: Annotated[int, "required stake in hours of list price (R6.2)"] = 400
     staking_reward_ppb: Annotated[int, "staking reward per second in 10^-9 (R3.2)"] = 0
     price_tick_nano: Annotated[int, "tick of prices per device·hour (R8.1)"] = 1000
@@ -85,8 +90,14 @@ class Parameters:
     generations: Annotated[int, "generations of a counter (R4.7)"] = 64
     generations_a_day: Annotated[int, "new generations per lease and 24 h (R4.7)"] = 10
     slash_hour_ppm: Annotated[int, "of stake per hour of excess downtime (R5.4)"] = 10_000
+    guilty_nodes: Annotated[int, "so many guilty nodes in a window take all stake (R5.6)"] = 3
+    uptime_min_ppm: Annotated[int, "lowest uptime that a provider may promise (R5)"] = 900_000
+    uptime_max_ppm: Annotated[int, "highest uptime that a provider may promise"] = 999_999
     session_ahead_us: Annotated[int, "a session may start this far ahead of now"] = 5 * MINUTE_US
 
+
+#: The largest number of rejections that anyone has to remember of a buyer.
+REJECTIONS_MAX: Final = 100
 
 #: Bounds of every parameter, wide on purpose: a replayed trace may need a beat of a day.
 BOUNDS: Final[dict[str, tuple[int, int]]] = {
@@ -103,6 +114,11 @@ BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "generations": (1, 64),
     "generations_a_day": (1, 64),
     "slash_hour_ppm": (0, 1_000_000),
+    "early_ppm": (0, 1_000_000),
+    "rejections": (0, REJECTIONS_MAX),
+    "guilty_nodes": (1, 1_000_000),
+    "uptime_min_ppm": (0, 999_999),
+    "uptime_max_ppm": (0, 999_999),
 }
 
 
@@ -118,6 +134,8 @@ def broken_bounds(p: Parameters) -> tuple[str, ...]:
         for positive in ("usage_window_us", "round_us", "epoch_us", "sla_window_us", "grace_us")
         if getattr(p, positive) == 0
     )
+    if p.uptime_max_ppm < p.uptime_min_ppm:
+        wrong.append("uptime_max_ppm must be at least uptime_min_ppm")
     if p.grace_max_us < p.grace_us:
         wrong.append("grace_max_us must be at least grace_us")
     if p.node_down_us < p.grace_max_us:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, assert_never
 
-from domain.genesis import DAY_US
+from domain.genesis import Parameters
 from domain.ids import QUANTITY_MAX, Wide
 from domain.journal import Posting, Purse, move
 from domain.lease import (
@@ -41,7 +41,7 @@ REJECTED_TOO_LATE: Final[Code] = code(
     606, "rejected_too_late", "Close the lease; the time to reject it at no charge is over."
 )
 TOO_MANY_REJECTIONS: Final[Code] = code(
-    607, "too_many_rejections", "Close the lease, or reject it when 24 h have passed."
+    607, "too_many_rejections", "Close the lease; so many a day may be rejected at no charge."
 )
 NOT_INTERRUPTIBLE: Final[Code] = code(
     608, "not_interruptible", "Let the lease run, or give it up as failed."
@@ -58,9 +58,6 @@ TOP_UP_OUT_OF_RANGE: Final[Code] = code(
 TOP_UP_NOT_COVERED: Final[Code] = code(
     612, "top_up_not_covered", "Deposit first, or add at most the free balance."
 )
-
-REJECTIONS: Final = 3  # of a buyer in REJECTIONS_WITHIN_US (R4.4)
-REJECTIONS_WITHIN_US: Final = DAY_US
 
 
 # Decide
@@ -117,16 +114,17 @@ def decide_reject(
     may_sign: bool,
     rejections: int,
     at_us: int,
-    reject_within_us: int,
+    parameters: Parameters,
 ) -> ActiveLease | Refused:
-    """Whether the buyer may reject; ``rejections`` of its account in the last 24 h."""
+    """Whether the buyer may reject; ``rejections`` of its account in the time that counts."""
     active = require_active(state, may_sign=may_sign)
     if isinstance(active, Refused):
         return active
-    if at_us >= active.ready_us + reject_within_us:
-        return Refused(REJECTED_TOO_LATE, f"before {active.ready_us + reject_within_us}")
-    if rejections >= REJECTIONS:
-        return Refused(TOO_MANY_REJECTIONS, f"{rejections} in 24 h")
+    late_us = active.ready_us + parameters.reject_within_us
+    if at_us >= late_us:
+        return Refused(REJECTED_TOO_LATE, f"before {late_us}")
+    if rejections >= parameters.rejections:
+        return Refused(TOO_MANY_REJECTIONS, f"{rejections} in {parameters.rejections_within_us} µs")
     return active
 
 

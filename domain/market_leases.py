@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from domain import lease
 from domain.bid import BidFilled, LiveBid, MeteredLimit, lot_worst_case
 from domain.charging import decide_post, early_charge
 from domain.due import MarketDue
-from domain.genesis import Genesis, Parameters, Role
-from domain.ids import AccountId, AggregateId, LeaseId, NodeId, ProviderId, RoundId
+from domain.genesis import Role
+from domain.ids import AggregateId, ProviderId
 from domain.invariant import InvariantBroken
 from domain.journal import Purse, move
 from domain.key import RowRefused
@@ -39,7 +37,6 @@ from domain.lease import (
     UsagePosted,
 )
 from domain.lease_decisions import (
-    REJECTIONS_WITHIN_US,
     decide_close,
     decide_end,
     decide_ready,
@@ -49,17 +46,19 @@ from domain.lease_decisions import (
     require_active,
     require_live,
 )
+from domain.leases_fold import LeasesFold
 from domain.market_orders import capacity_freed
 from domain.market_registry import role_refused, row_refused, rows_refused
-from domain.node import Amount, NodeHealthChanged
+from domain.node import Amount
 from domain.offer import LiveOffer
 from domain.refusal import Refused
-from domain.round import Fill, RoundCleared
 from domain.telemetry import UsageStated
 
 if TYPE_CHECKING:
     from domain.market import Market, Request
     from domain.processor import ForeignCommit
+
+__all__ = ["EVOLVE", "FIRE", "HANDLERS", "LEARN", "LeasesFold", "end_leases_of_provider"]
 
 
 # Who may act for which side
@@ -124,12 +123,15 @@ def reject_lease(market: Market, request: Request) -> Refused | Sequence[RowRefu
     if wrong is not None:
         return wrong
     state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    parameters = market.folds.leases.parameters(request.command.lease)
     active = decide_reject(
         state,
         may_sign=_for_buyer(request, state),
-        rejections=market.folds.leases.rejections(request.holder.account, market.time_us),
+        rejections=market.folds.leases.rejections(
+            request.holder.account, market.time_us - parameters.rejections_within_us
+        ),
         at_us=market.time_us,
-        reject_within_us=market.folds.leases.parameters(request.command.lease).reject_within_us,
+        parameters=parameters,
     )
     if isinstance(active, Refused):
         return active
@@ -310,15 +312,16 @@ def _end_due(market: Market, named: bytes, reason: EndReason, due_us: int) -> No
 
 def end_lease(market: Market, state: LiveLease, reason: EndReason, at_us: int) -> None:
     """End a lease; its capacity is free in the same item (R8.6)."""
+    parameters = market.folds.leases.parameters(state.terms.lease)
     early = 0
     if isinstance(state, ActiveLease) and reason is EndReason.BUYER_CLOSED:
-        early = early_charge(state, market.folds.registry.catalogue, at_us)
+        early = early_charge(state, market.folds.registry.catalogue, parameters, at_us)
     for event in decide_end(
         state,
         reason=reason,
         early_nano=early,
         at_us=at_us,
-        closing_us=market.folds.leases.parameters(state.terms.lease).closing_us,
+        closing_us=parameters.closing_us,
     ):
         market.emit(AggregateId(state.terms.lease), event)
     capacity_freed(market, state.terms.node, at_us)
@@ -357,160 +360,6 @@ def usage_stated(market: Market, commit: ForeignCommit, stated: UsageStated) -> 
         end_lease(market, now, EndReason.EXHAUSTED, market.time_us)
     if said.posted.final and isinstance(now, ClosingLease):
         market.emit(aggregate, decide_close(now, at_us=market.time_us))
-
-
-# The fold
-
-
-@dataclass(frozen=True, slots=True)
-class Won:
-    """A fill whose lease is not open yet."""
-
-    fill: Fill
-    instrument: RoundId
-    round: int
-    price_nano: int
-
-
-@dataclass(frozen=True, slots=True)
-class Live:
-    """A lease that is open or active."""
-
-    node: NodeId
-    provider: ProviderId
-    buyer: AccountId
-
-
-class LeasesFold:
-    """Live leases by node and provider, rejections, deadlines; a function of the events alone."""
-
-    def __init__(self, genesis: Genesis) -> None:
-        """Start with no lease."""
-        self._won: dict[bytes, Won] = {}
-        self._live: dict[LeaseId, Live] = {}
-        self._of_node: dict[bytes, dict[LeaseId, bool]] = {}  # node → lease → active
-        self._of_provider: dict[bytes, dict[LeaseId, None]] = {}
-        self._began: dict[LeaseId, Parameters] = {}
-        self._rejections: dict[bytes, deque[int]] = {}
-        self._down_since: dict[bytes, int] = {}
-        self._market: Market | None = None
-
-    def bind(self, market: Market) -> None:
-        """Take the market whose deadlines the fold sets."""
-        self._market = market
-
-    @property
-    def market(self) -> Market:
-        """The market that the fold is bound to."""
-        if self._market is None:
-            raise InvariantBroken("a fold is bound before it folds")
-        return self._market
-
-    # What is asked
-
-    def won(self, lease: bytes) -> Won:
-        """The fill that becomes this lease."""
-        return self._won[lease]
-
-    def parameters(self, lease: LeaseId) -> Parameters:
-        """The parameters that a lease began with and keeps until it is closed (R10)."""
-        return self._began.get(lease, self.market.parameters)
-
-    def live_on(self, node: bytes) -> int:
-        """Leases of a node that are open or active, and fills that become one."""
-        waiting = sum(1 for won in self._won.values() if won.fill.node == node)
-        return len(self._of_node.get(node, {})) + waiting
-
-    def active_of(self, node: bytes) -> Sequence[LeaseId]:
-        """Active leases of a node, by id."""
-        return sorted(each for each, active in self._of_node.get(node, {}).items() if active)
-
-    def live_of(self, provider: bytes) -> Sequence[LeaseId]:
-        """Open and active leases of a provider, by id."""
-        return sorted(self._of_provider.get(provider, {}))
-
-    def rejections(self, buyer: bytes, now_us: int) -> int:
-        """Leases that the buyer rejected in the last 24 h (R4.4)."""
-        at = self._rejections.get(buyer, ())
-        return sum(1 for each in at if now_us < each + REJECTIONS_WITHIN_US)
-
-    # Events
-
-    def apply(self, event: Any) -> None:
-        """Take in one event."""
-        deadlines = self.market.deadlines
-        match event:
-            case RoundCleared():
-                for fill in event.fills:
-                    self._won[fill.lease] = Won(
-                        fill, event.instrument, event.number, event.price_nano
-                    )
-                    deadlines.set(MarketDue.OPEN_LEASE, fill.lease, event.at_us)
-            case LeaseOpened():
-                self._opened(event)
-            case LeaseReady():
-                self._of_node[event.node][event.lease] = True
-                deadlines.clear(MarketDue.LEASE_NOT_READY, event.lease)
-                deadlines.set(MarketDue.LEASE_EXPIRES, event.lease, event.expires_us)
-                self._watch(event.node, event.at_us)
-            case ReclaimAnnounced():
-                deadlines.set(MarketDue.RECLAIM, event.lease, event.deadline_us)
-            case LeaseEnded():
-                self._ended(event)
-            case LeaseClosed():
-                del self._began[event.lease]
-            case NodeHealthChanged():
-                if event.up:
-                    self._down_since.pop(event.node, None)
-                    deadlines.clear(MarketDue.NODE_DOWN_TOO_LONG, event.node)
-                else:
-                    self._down_since[event.node] = event.down_since_us
-                    self._watch(event.node, event.at_us)
-            case _:
-                pass
-
-    def _opened(self, event: LeaseOpened) -> None:
-        deadlines = self.market.deadlines
-        del self._won[event.lease]
-        self._began[event.lease] = self.market.parameters
-        deadlines.clear(MarketDue.OPEN_LEASE, event.lease)
-        deadlines.set(MarketDue.LEASE_NOT_READY, event.lease, event.ready_by_us)
-        self._live[event.lease] = Live(event.node, event.provider, event.buyer)
-        self._of_node.setdefault(event.node, {})[event.lease] = False
-        self._of_provider.setdefault(event.provider, {})[event.lease] = None
-
-    def _ended(self, event: LeaseEnded) -> None:
-        deadlines = self.market.deadlines
-        for kind in (MarketDue.LEASE_NOT_READY, MarketDue.LEASE_EXPIRES, MarketDue.RECLAIM):
-            deadlines.clear(kind, event.lease)
-        was = self._live.pop(event.lease)
-        _forget(self._of_node, was.node, event.lease)
-        _forget(self._of_provider, was.provider, event.lease)
-        if not any(self._of_node.get(was.node, {}).values()):
-            deadlines.clear(MarketDue.NODE_DOWN_TOO_LONG, was.node)
-        if event.reason is EndReason.BUYER_REJECTED:
-            at = self._rejections.setdefault(was.buyer, deque())
-            at.append(event.at_us)
-            while event.at_us >= at[0] + REJECTIONS_WITHIN_US:
-                at.popleft()
-
-    def _watch(self, node: NodeId, now_us: int) -> None:
-        """End the node's active leases if it stays down.
-
-        The deadline stands only while there is something to end, so that it never fires in vain;
-        the silence may be noticed late, but a lease does not end before that.
-        """
-        since_us = self._down_since.get(node)
-        if since_us is not None and any(self._of_node.get(node, {}).values()):
-            due_us = max(since_us + self.market.parameters.node_down_us, now_us)
-            self.market.deadlines.set(MarketDue.NODE_DOWN_TOO_LONG, node, due_us)
-
-
-def _forget(by: dict[bytes, dict[LeaseId, Any]], key: bytes, lease: LeaseId) -> None:
-    """Take a lease out of an index; an empty entry goes."""
-    del by[key][lease]
-    if not by[key]:
-        del by[key]
 
 
 HANDLERS: Final[Mapping[type[Any], Callable[[Market, Request], Refused | Sequence[RowRefused]]]] = {

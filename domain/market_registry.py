@@ -210,6 +210,7 @@ def _register_provider(market: Market, request: Request) -> Refused | Sequence[R
         command,
         market.unit.state(aggregate),
         account=request.holder.account,
+        uptime_ppm=(market.parameters.uptime_min_ppm, market.parameters.uptime_max_ppm),
         now_us=market.time_us,
     )
     return _emitted(market, aggregate, said)

@@ -251,6 +251,7 @@ def _learn_contradiction(market: Market, commit: ForeignCommit, event: Contradic
         state,
         judged=fold.judged(slash),
         evidence_age_us=market.parameters.evidence_age_us,
+        guilty_most=market.parameters.guilty_nodes,
         now_us=market.time_us,
     )
     if isinstance(charge, Refused):

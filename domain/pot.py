@@ -140,20 +140,23 @@ def decide_contradiction(
     *,
     judged: bool,
     evidence_age_us: int,
+    guilty_most: int,
     now_us: int,
 ) -> Charge | Refused:
     """What a contradiction costs (R5.6, R5.7); ``pot`` is the one that it would join.
 
     Its first instant is when the shard met it, which nobody can choose; the readings' own time is
     their signer's claim and only makes it too old. A node's key alone takes the node's share, once
-    in a pot; the provider's key, a third guilty node or more than half of the nodes take all.
+    in a pot; the provider's key, ``guilty_most`` nodes or more than half of the nodes take all.
     """
     if judged:
         return Refused(EVIDENCE_REPEATED, accused.slash.hex())
     if now_us - min(accused.fault_us, accused.claimed_us) > evidence_age_us:
         return Refused(EVIDENCE_TOO_OLD, f"{accused.fault_us} at {now_us}")
     whole = (
-        accused.by_provider or accused.guilty_nodes >= 3 or accused.guilty_nodes * 2 > accused.nodes
+        accused.by_provider
+        or accused.guilty_nodes >= guilty_most
+        or accused.guilty_nodes * 2 > accused.nodes
     )
     charges = [c for c in pot.charges if c.fault is not Fault.DOWNTIME] if pot is not None else []
     most = max((c.base_nano for c in charges if c.whole), default=0)

@@ -225,7 +225,6 @@ TOO_MANY_TRANCHES: Final = code(
     408, "too_many_tranches", "Bond or unbond fewer, larger amounts; wait for releases."
 )
 
-UPTIME_PPM: Final = (900_000, 999_999)
 RESPONSE_TIME_MS: Final = (0, 86_400_000)
 DURABILITY_PP12: Final = (0, 10**12)
 PENALTY_PPM: Final = (0, 1_000_000)
@@ -238,13 +237,18 @@ PARTS_MAX: Final = 1000
 
 
 def decide_register(
-    command: RegisterProvider, state: ProviderState | None, *, account: AccountId, now_us: int
+    command: RegisterProvider,
+    state: ProviderState | None,
+    *,
+    account: AccountId,
+    uptime_ppm: tuple[int, int],
+    now_us: int,
 ) -> ProviderRegistered | Refused:
     """An account becomes a provider, with a commitment within its bounds (R5)."""
     if state is not None:
         return Refused(PROVIDER_EXISTS, provider_of(account).hex())
     for name, value, (low, high) in (
-        ("uptime_ppm", command.uptime_ppm, UPTIME_PPM),
+        ("uptime_ppm", command.uptime_ppm, uptime_ppm),
         ("response_time_ms", command.response_time_ms, RESPONSE_TIME_MS),
         ("durability_pp12", command.durability_pp12, DURABILITY_PP12),
         ("penalty_ppm", command.penalty_ppm, PENALTY_PPM),

@@ -25,6 +25,7 @@ from domain.lease import (
     UsageLine,
     UsagePosted,
 )
+from domain.ledger import ChangeParameter
 from tests.domain.deals import (
     bid,
     clear,
@@ -251,6 +252,22 @@ def test_at_most_ten_days_of_what_is_left_count() -> None:
     world.wait(MINUTE)
     (end,) = world.ok("bob", CloseLease(lease=lease))
     assert end.early_nano == 24 * 4 * SYNOR
+
+
+def test_a_lease_keeps_the_price_of_leaving_that_it_began_with() -> None:
+    """R10: a tenth of ten days became half of an hour for later leases only."""
+    world, opened = leased(reserved=True, term_us=10 * HOUR)
+    for name, value in (("early_ppm", 500_000), ("early_within_us", HOUR)):
+        world.ok("operator", ChangeParameter(name=name, value=value))
+    (end,) = world.ok("bob", CloseLease(lease=opened.lease))
+    assert end.early_nano == 4 * SYNOR
+    bid(world, "bob", reserved=True, term_us=10 * HOUR)
+    clear(world)
+    later = world.last(LeaseOpened).lease
+    world.ok("alice", ReadyLeases(leases=(later,)))
+    (end,) = world.ok("bob", CloseLease(lease=later))
+    assert end.early_nano == 2 * SYNOR
+    world.check_replay()
 
 
 # Exhaustion

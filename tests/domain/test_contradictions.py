@@ -314,7 +314,9 @@ def test_a_charge_is_the_share_or_all_of_the_base(
         guilty_nodes=guilty,
         nodes=nodes,
     )
-    said = decide_contradiction(accused, None, judged=False, evidence_age_us=10, now_us=6)
+    said = decide_contradiction(
+        accused, None, judged=False, evidence_age_us=10, guilty_most=3, now_us=6
+    )
     due = base if guilty >= 3 or 2 * guilty > nodes else min(share, base)
     if due:
         assert isinstance(said, Charge)

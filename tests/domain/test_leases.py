@@ -216,6 +216,27 @@ def test_a_buyer_rejects_three_times_in_a_day() -> None:
     world.check_replay()
 
 
+def test_how_many_leases_are_rejected_in_what_time_is_a_parameter() -> None:
+    """R10: one an hour; a rejection is remembered for as long as any lease counts it."""
+    world, (node,) = market_of()
+    offer(world, "alice", node)
+    world.ok("operator", ChangeParameter(name="rejections", value=1))
+    world.ok("operator", ChangeParameter(name="rejections_within_us", value=HOUR))
+    for wait_us, refusal in ((0, None), (30 * MINUTE, "too_many_rejections"), (HOUR, None)):
+        bid(world, "bob")
+        clear(world)
+        lease = world.last(LeaseOpened).lease
+        world.ok("alice", ReadyLeases(leases=(lease,)))
+        if refusal is None:
+            world.ok("bob", RejectLease(lease=lease))
+            world.wait(30 * MINUTE)
+        else:
+            assert world.refused("bob", RejectLease(lease=lease)) == refusal
+            world.ok("alice", FailLease(lease=lease))
+            world.wait(wait_us)
+    world.check_replay()
+
+
 def test_a_reclaim_leaves_the_agreed_notice_and_counts_at_its_deadline() -> None:
     """R8.5: only interruptible leases, once, and an instant that the provider names."""
     world, opened = leased(ask=RECLAIMABLE)

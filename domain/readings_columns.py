@@ -29,6 +29,7 @@ _LONG_AGO: Final = np.iinfo(np.int64).min
 _GENERATIONS: Final = 64
 _FIRST_CAPACITY: Final = 256
 _DIGEST_WORDS: Final = 4
+_LISTS_REMEMBERED: Final = 1024
 #: So many rows below this cannot reach 2^62 together.
 _SMALL: Final = np.uint64(2**47)
 _FEW: Final = 2**14
@@ -132,6 +133,7 @@ class ColumnReadings:
         self._scratch = np.zeros(_FIRST_CAPACITY, np.int64)
         self._places = np.arange(_FIRST_CAPACITY)
         self._last: _Placed | None = None
+        self._slots_of_lists: dict[tuple[bytes, ...], Ints] = {}
         self._handful: tuple[Columns, list[_Reading]] | None = None
 
     # Leases
@@ -158,7 +160,11 @@ class ColumnReadings:
         self._window_of = _grown(self._window_of, size, _LONG_AGO)
         self._newest = _grown(self._newest, size, -1)
         self._newest_counter = _grown(self._newest_counter, size, 0)
+        self._forget_places()
+
+    def _forget_places(self) -> None:
         self._last = None
+        self._slots_of_lists.clear()
 
     def activate(self, lease: bytes, ready_us: int) -> None:
         self._ready[self._lease_slots[lease]] = ready_us
@@ -186,7 +192,7 @@ class ColumnReadings:
             del self._owner[quantity]
             self._quantities.give(quantity)
         self._leases.give(slot)
-        self._last = None
+        self._forget_places()
 
     def limits_moved(self) -> None:
         self._cap[:] = -1
@@ -197,8 +203,7 @@ class ColumnReadings:
         last = self._last
         if last is not None and last.batch is batch:
             return last
-        find = self._lease_slots.get
-        leases = np.array([find(lease, 0) for lease in batch.leases], np.int64)
+        leases = self._slots_of(batch.leases)
         resource = batch.resource
         beyond = resource.view(f"u{resource.itemsize}") >= self._rows
         if np.count_nonzero(beyond):
@@ -220,6 +225,17 @@ class ColumnReadings:
             ]
         self._last = placed = _Placed(batch, leases, quantity, counter, plain)
         return placed
+
+    def _slots_of(self, leases: tuple[bytes, ...]) -> Ints:
+        """Slots of a batch's leases; a sender lists the same leases each time."""
+        slots = self._slots_of_lists.get(leases)
+        if slots is None:
+            find = self._lease_slots.get
+            slots = np.array([find(lease, 0) for lease in leases], np.int64)
+            if len(self._slots_of_lists) >= _LISTS_REMEMBERED:
+                self._slots_of_lists.clear()
+            self._slots_of_lists[leases] = slots
+        return slots
 
     def judge(self, batch: Columns, nodes: Sequence[int], key: int, at: Moment) -> Judged:
         if not batch.rows:

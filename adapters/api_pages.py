@@ -59,6 +59,11 @@ def moment(at_us: int | None) -> str:
     return f"{text}.{at.microsecond:06d}" if at.microsecond else text
 
 
+def second(at_us: int | None) -> str:
+    """An instant in UTC, cut to the second: for lists, beside the exact one."""
+    return moment(None if at_us is None else at_us - at_us % 1_000_000)
+
+
 def duration(us: int | None) -> str:
     """A length of time in its two largest units."""
     if us is None:
@@ -104,6 +109,7 @@ def environment() -> Environment:
     made.filters.update(
         synor=synor,
         moment=moment,
+        second=second,
         duration=duration,
         milli=milli,
         percent=percent,
@@ -161,7 +167,7 @@ class Pages:
         """Where the ledgers stand, what is traded, what was last."""
         return "overview.html", {
             "ledgers": api_reads.followed(connection),
-            "log": None if self._status is None else self._status(),
+            "log": {each.application: each for each in (self._status() if self._status else ())},
             "instruments": page(connection, LISTINGS["instruments"], {}).rows,
             "leases": page(connection, LISTINGS["leases"], _FEW).rows,
             "epochs": page(connection, LISTINGS["epochs"], _FEW).rows,

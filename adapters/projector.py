@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
@@ -33,19 +34,23 @@ from projections.following import (
 )
 
 READ_BYTES: Final = 2 * 1024 * 1024
+_END_EVERY_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerStatus:
-    """How far one ledger is followed: heights, offsets, and records that were not read yet."""
+    """How far one ledger is followed, and how many records of the log were not read yet.
+
+    ``end`` is the log's as the projector last saw it, None before its first turn.
+    """
 
     application: str
     ledger: Ledger
     shard: int
     height: int
     next_offset: int
-    end: int
-    lag: int
+    end: int | None
+    lag: int | None
     noise: int
     stopped: str | None
 
@@ -62,11 +67,13 @@ class _Follower:
         self._application = application_name(ledger, shard)
         self._chain: ChainReader | None = None
         self._position = unfollowed(self._application)
+        self._end: int | None = None
+        self._seen_s = 0.0
 
     def status(self) -> LedgerStatus:
-        """Where it stands against the end of its log."""
+        """Where it stands against the end of its log. From any thread: the log is not asked."""
         at = self._projector.target.position(self._application)
-        end = self._projector.log.end(self.topic, self.shard)
+        end = None if self._end is None else max(self._end, at.next_offset)
         return LedgerStatus(
             application=self._application,
             ledger=self.ledger,
@@ -74,7 +81,7 @@ class _Follower:
             height=at.height,
             next_offset=at.next_offset,
             end=end,
-            lag=end - at.next_offset,
+            lag=None if end is None else end - at.next_offset,
             noise=at.noise_count,
             stopped=at.stopped,
         )
@@ -93,6 +100,7 @@ class _Follower:
             )
         except LogTruncated as error:
             self._stop("truncated", before.next_offset, str(error))
+        self._see_end(before.next_offset, fetched.next_offset)
         if fetched.next_offset == before.next_offset:
             return False
         commits: list[ProjectedCommit] = []
@@ -130,6 +138,14 @@ class _Follower:
             self._chain = None
             raise stopped
         return True
+
+    def _see_end(self, asked: int, following: int) -> None:
+        """Know the log's end: a read that finds nothing tells it, else it is asked now and then."""
+        now = time.monotonic()
+        if following == asked:
+            self._end, self._seen_s = asked, now
+        elif self._end is None or now - self._seen_s > _END_EVERY_S:
+            self._end, self._seen_s = self._projector.log.end(self.topic, self.shard), now
 
     def _start(self) -> ChainReader:
         """Stand where the rows stand, once it is certain that the log still has that commit."""
@@ -254,5 +270,5 @@ class Projector:
             self.turn(wait_s=wait_s)
 
     def status(self) -> Sequence[LedgerStatus]:
-        """How far each ledger is followed."""
+        """How far each ledger is followed; from any thread, also while another takes turns."""
         return [follower.status() for follower in self._followers]

@@ -237,7 +237,7 @@ class ReadModel(TrackingRecorder):
         named = {"schema": schema_digest(self.engine), "genesis": genesis.hex()}
         with self._writing, self._write() as connection:
             METADATA.create_all(connection, tables=[META])
-            found = dict(connection.execute(select(META)).all())
+            found = {row.name: row.value for row in connection.execute(select(META))}
             if found != named:
                 if found and not rebuild:
                     raise ReadModelStale(f"the read model is of {found}, this program's of {named}")

@@ -73,7 +73,7 @@ def _answer(scene: Scene, value: bytes, *, code: int = 0, offset: int | None = N
 
 
 def _commit(scene: Scene, events: list[tuple[bytes, Any]], offset: int | None) -> None:
-    runs = ()
+    runs: tuple[InputRun, ...] = ()
     if offset is not None:
         run = InputRun(
             topic=COMMANDS_TOPIC,

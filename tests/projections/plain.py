@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Table, select
 
 from domain.commit import LEDGER_TOPICS, CommitBody, Ledger, body_of, parse, unpack_event
+from domain.ports import Log
 from domain.telemetry import TelemetryAccepted
 from projections.fold import fold
 from projections.fold_rows import At, Key, Row, Rows, primary
 from projections.tables import CONSUMED, META, METADATA, POSITION
-from tests.projections.ledgers import HandNetwork, codec
+from tests.projections.ledgers import codec
 
 #: What is no fold of events.
 OWN = (META, POSITION, CONSUMED)
 FOLDED = [table for table in METADATA.sorted_tables if table not in OWN]
 
 
-def events_of(network: HandNetwork, ledger: Ledger, shard: int) -> list[tuple[At, Any, Any]]:
+class Followed(Protocol):
+    """A log with the ledgers of a network."""
+
+    @property
+    def shards(self) -> int:
+        """P."""
+        ...
+
+    def open_log(self) -> Log:
+        """The log they are on."""
+        ...
+
+
+def events_of(network: Followed, ledger: Ledger, shard: int) -> list[tuple[At, Any, Any]]:
     """Every event of a ledger whose records beyond its head all count."""
     found = []
     height = -1
@@ -40,13 +54,13 @@ def events_of(network: HandNetwork, ledger: Ledger, shard: int) -> list[tuple[At
     return found
 
 
-def ledgers(network: HandNetwork) -> list[tuple[Ledger, int]]:
+def ledgers(network: Followed) -> list[tuple[Ledger, int]]:
     """Every ledger, the market last, so that no fold can rely on another ledger's rows."""
     metering = [(Ledger.METERING, shard) for shard in range(network.shards)]
     return [(Ledger.SETTLEMENT, 0), *metering, (Ledger.MARKET, 0)]
 
 
-def plain_fold(network: HandNetwork) -> dict[Table, dict[Key, Row]]:
+def plain_fold(network: Followed) -> dict[Table, dict[Key, Row]]:
     """What the read models should hold."""
     rows = Rows()
     for ledger, shard in ledgers(network):
@@ -67,7 +81,7 @@ def contents(connection: Connection) -> dict[Table, dict[Key, Row]]:
     return found
 
 
-def assert_equal(network: HandNetwork, connection: Connection) -> None:
+def assert_equal(network: Followed, connection: Connection) -> None:
     """Name the table that differs, not ten thousand rows."""
     expected, found = plain_fold(network), contents(connection)
     for table in FOLDED:

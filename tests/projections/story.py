@@ -101,6 +101,8 @@ def hashed(*parts: object) -> Hash32:
 @dataclass
 class _Lease:
     lease: LeaseId
+    offer: OfferId
+    device_milli: int
     buyer: AccountId
     account: AccountId
     node: NodeId
@@ -127,6 +129,7 @@ class Story:
     open_rounds: dict[bytes, int] = field(default_factory=dict)
     rounds: dict[bytes, int] = field(default_factory=dict)
     leases: list[_Lease] = field(default_factory=list)
+    taken_milli: dict[OfferId, int] = field(default_factory=dict)
     payable: dict[AccountId, int] = field(default_factory=dict)
     previous: Hash32 = field(default_factory=lambda: Hash32(bytes(32)))
     epoch: int = 0
@@ -428,7 +431,7 @@ class Story:
         number = self.open_rounds.pop(instrument)
         now = self.step()
         bid = next((b for b in self.bids if _of(b) == instrument), None)
-        offer = next((o for o in self.offers if _of(o) == instrument), None)
+        offer = next((o for o in self.offers if _of(o) == instrument and self._room(o, bid)), None)
         fills: tuple[Fill, ...] = ()
         if bid is not None and offer is not None:
             lots = bid.quantity_milli // bid.lot_milli
@@ -456,11 +459,19 @@ class Story:
             self.tell(bid.bid, filled)
             self._open_lease(bid, offer, fills[0], number)
 
+    def _room(self, offer: OfferPlaced, bid: BidPlaced | None) -> bool:
+        wanted = 0 if bid is None else bid.quantity_milli
+        return self.taken_milli.get(offer.offer, 0) + wanted <= offer.quantity_milli
+
     def _open_lease(self, bid: BidPlaced, offer: OfferPlaced, fill: Fill, number: int) -> None:
         allocated, usage = fill.lots * PRICE_NANO, fill.lots * 10**9
         lease = fill.lease
         reserved = (Purse.RESERVED, bid.bid)
-        self.leases.append(_Lease(lease, bid.account, offer.account, offer.node))
+        milli = fill.lots * bid.lot_milli
+        self.taken_milli[offer.offer] = self.taken_milli.get(offer.offer, 0) + milli
+        self.leases.append(
+            _Lease(lease, offer.offer, milli, bid.account, offer.account, offer.node)
+        )
         self.tell(
             lease,
             LeaseOpened(
@@ -572,6 +583,7 @@ class Story:
         if not self.leases:
             return
         each = self.leases.pop(self.random.randrange(len(self.leases)))
+        self.taken_milli[each.offer] -= each.device_milli
         now = self.step()
         self.tell(
             each.lease,

@@ -90,6 +90,7 @@ class Diverged(Exception):
         self.height = height
         self.offset = offset
         self.at = at
+        self.why = why
         self.exit_code = EXIT_CODES[name]
 
 

@@ -24,6 +24,7 @@ from domain.commit import (
 )
 from domain.ids import Hash32
 from domain.merkle import MerkleTree
+from domain.ports import Log
 from tests.system.small import Seat, memory_log, records, signer_of
 
 Place = tuple[str, int]
@@ -41,7 +42,7 @@ class Commit:
 class Book:
     """All partitions of a log as lists; offsets are positions."""
 
-    def __init__(self, network: Network, log: MemoryLog) -> None:
+    def __init__(self, network: Network, log: Log) -> None:
         self.network = network
         self.codec = network.codec
         self.lists: dict[Place, list[bytes]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -64,9 +65,9 @@ def mutation(seat: Seat) -> Callable[[Mutation], Mutation]:
     return add
 
 
-def body(commit: Commit, **changes: object) -> Commit:
+def body(commit: Commit, **changes: Any) -> Commit:
     """The commit with other fields in its body."""
-    return replace(commit, body=replace(commit.body, **changes))  # type: ignore[arg-type]
+    return replace(commit, body=replace(commit.body, **changes))
 
 
 # Bytes of the log
@@ -444,7 +445,7 @@ def test_a_mutation_is_named_by_class_topic_height_offset_and_field(name: str) -
     """The ledger that was tampered with is audited by itself; then the audit of all stops too."""
     seat, mutate = MUTATIONS[name]
     system = reference()
-    book = Book(system.network, system.log)  # type: ignore[arg-type]
+    book = Book(system.network, system.log)
     expected = mutate(book)
     log = book.log()
     with pytest.raises(Diverged) as found:
@@ -467,7 +468,7 @@ def test_a_mutation_is_named_by_class_topic_height_offset_and_field(name: str) -
 def test_the_book_of_an_unchanged_ledger_is_clean() -> None:
     """The forger's tools change nothing by themselves: a re-chained ledger is the same bytes."""
     system = reference()
-    book = Book(system.network, system.log)  # type: ignore[arg-type]
+    book = Book(system.network, system.log)
     for seat in system.network.ledgers():
         before = list(book.ledger(seat))
         book.forge(seat, 1, lambda commit: commit)
@@ -478,7 +479,7 @@ def test_the_book_of_an_unchanged_ledger_is_clean() -> None:
 def test_a_copy_of_a_commit_at_the_end_is_noise_and_no_fault() -> None:
     """Anyone with the right to write may repeat what was written; it counts once."""
     system = reference()
-    book = Book(system.network, system.log)  # type: ignore[arg-type]
+    book = Book(system.network, system.log)
     book.ledger(MARKET).append(book.ledger(MARKET)[5])
     verdict = audit(system.network, book.log())
     assert verdict.reports[0].noise == 1
@@ -497,7 +498,7 @@ def test_every_class_that_a_forger_can_cause_is_caused_here() -> None:
     caused = set()
     for seat, mutate in MUTATIONS.values():
         del seat
-        caused.add(mutate(Book(system.network, system.log)).name)  # type: ignore[arg-type]
+        caused.add(mutate(Book(system.network, system.log)).name)
     elsewhere = {
         "unknown_version",
         "inputs_deleted",
@@ -512,5 +513,5 @@ def test_every_class_that_a_forger_can_cause_is_caused_here() -> None:
 def test_the_network_of_the_reference_is_the_one_that_is_forged() -> None:
     """Topic ids are the incarnation's: a copied book is bound to the same ones."""
     system = reference()
-    copied = Book(system.network, system.log).log()  # type: ignore[arg-type]
+    copied = Book(system.network, system.log).log()
     assert network(2).bound_topics(copied) == network(2).bound_topics(system.log)

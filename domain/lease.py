@@ -34,16 +34,17 @@ class EndReason(Enum):
     OPERATOR = "OPERATOR"
 
 
-#: Ends by the provider or the operator: the first hour's accrual returns to the buyer (R8.3).
-PROVIDER_ENDS = frozenset(
+#: Ends by the provider: a reserved lease that ends so is a broken reservation (R8.5).
+BREAKS = frozenset(
     {
         EndReason.PROVIDER_RECLAIMED,
         EndReason.PROVIDER_FAILED,
         EndReason.NODE_DOWN_TOO_LONG,
         EndReason.SLASHED,
-        EndReason.OPERATOR,
     }
 )
+#: Ends by the provider or the operator: the first hour's accrual returns to the buyer (R8.3).
+PROVIDER_ENDS = BREAKS | {EndReason.OPERATOR}
 
 
 class Escrow(Enum):
@@ -163,6 +164,23 @@ class LeaseClosed:
     postings: Annotated[tuple[Posting, ...], "escrows → free"]
 
 
+@record("synor.lease.v1.ReservationBroken")
+class ReservationBroken:
+    """The provider ended a reserved lease: its node owes the rest, the buyer is compensated."""
+
+    at_us: Annotated[int, "effective time, or the deadline, µs UTC"]
+    lease: Annotated[LeaseId, "the lease"]
+    node: Annotated[NodeId, "its node, obliged and down from here on (R8.5)"]
+    provider: Annotated[ProviderId, "its provider"]
+    buyer: Annotated[AccountId, "who is compensated"]
+    until_us: Annotated[int, "the agreed end, or the longest time that a broken one binds"]
+    reference_nano: Annotated[int, "reference price per device·hour at this instant"]
+    due_nano: Annotated[Wide, "max(0, reference − lease price) × device time until then"]
+    taken_nano: Annotated[Wide, "what reachable stake covered"]
+    shortfall_nano: Annotated[Wide, "due − taken; recorded, never a debt"]
+    postings: Annotated[tuple[Posting, ...], "stake, unbonding → the buyer's free"]
+
+
 LeaseEvent = (
     LeaseOpened
     | LeaseReady
@@ -171,6 +189,7 @@ LeaseEvent = (
     | UsagePosted
     | LeaseEnded
     | LeaseClosed
+    | ReservationBroken
 )
 
 
@@ -369,6 +388,8 @@ def evolve(state: LeaseState | None, event: LeaseEvent) -> LeaseState:
                 lines=closing.lines,
                 refund_nano=event.refund_nano,
             )
+        case ReservationBroken():
+            return state if isinstance(state, ClosedLease) else _as(ClosingLease, state)
         case _:
             assert_never(event)
 

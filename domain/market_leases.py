@@ -9,12 +9,13 @@ from domain import lease
 from domain.bid import BidFilled, LiveBid, MeteredLimit, lot_worst_case
 from domain.charging import decide_post, early_charge
 from domain.due import MarketDue
-from domain.genesis import Role
+from domain.genesis import Parameters, Role
 from domain.ids import AggregateId, ProviderId
 from domain.invariant import InvariantBroken
 from domain.journal import Purse, move
 from domain.key import RowRefused
 from domain.lease import (
+    BREAKS,
     ActiveLease,
     CloseLease,
     ClosingLease,
@@ -33,6 +34,7 @@ from domain.lease import (
     ReclaimAnnounced,
     ReclaimLease,
     RejectLease,
+    ReservationBroken,
     TopUpLease,
     UsagePosted,
 )
@@ -52,6 +54,7 @@ from domain.market_registry import role_refused, row_refused, rows_refused
 from domain.node import Amount
 from domain.offer import LiveOffer
 from domain.refusal import Refused
+from domain.reservation import decide_break
 from domain.telemetry import UsageStated
 
 if TYPE_CHECKING:
@@ -324,7 +327,33 @@ def end_lease(market: Market, state: LiveLease, reason: EndReason, at_us: int) -
         closing_us=parameters.closing_us,
     ):
         market.emit(AggregateId(state.terms.lease), event)
+    if state.terms.reserved and reason in BREAKS:
+        _break_reservation(market, state, parameters, at_us)
     capacity_freed(market, state.terms.node, at_us)
+
+
+def _break_reservation(
+    market: Market, state: LiveLease, parameters: Parameters, at_us: int
+) -> None:
+    """What the provider's end of a reserved lease costs it (R8.5)."""
+    folds = market.folds
+    terms = state.terms
+    owner_of = folds.registry.beneficial_owner
+    said = decide_break(
+        state,
+        catalogue=folds.registry.catalogue,
+        reference_nano=folds.orders.reference(terms.instrument, terms.resource, at_us),
+        within_us=parameters.broken_within_us,
+        stake=folds.stake.stake(terms.provider),
+        own=owner_of(terms.buyer) == owner_of(terms.account),
+        at_us=at_us,
+    )
+    if said is None:
+        return
+    broken, forfeited = said
+    market.emit(AggregateId(terms.lease), broken)
+    if forfeited is not None:
+        market.emit(AggregateId(terms.provider), forfeited)
 
 
 def end_leases_of_provider(
@@ -389,4 +418,5 @@ EVOLVE: Final[Mapping[type[Any], Callable[[Any, Any], Any]]] = {
     UsagePosted: lease.evolve,
     LeaseEnded: lease.evolve,
     LeaseClosed: lease.evolve,
+    ReservationBroken: lease.evolve,
 }

@@ -224,7 +224,7 @@ def clear_round(market: Market, due_us: int, instrument: bytes) -> None:
     state = market.unit.state(AggregateId(instrument))
     if not isinstance(state, OpenRound):
         raise InvariantBroken("a round clears once")
-    reference = market.folds.orders.reference(state.resource, state.region, due_us)
+    reference = market.folds.orders.reference(state.instrument, state.resource, due_us)
     crossing = _cross(market, state.instrument, due_us, reference) or NOTHING_MEETS
     placed = place(crossing.filled, crossing.asks, _room(market))
     fills = _fills(placed)
@@ -377,9 +377,9 @@ class OrdersFold:
         """The live offers of a provider, as they were placed; looks at every live offer."""
         return [each.offer for each in self._offers.values() if each.provider == provider]
 
-    def reference(self, resource: str, region: str, now_us: int) -> int:
+    def reference(self, instrument: RoundId, resource: str, now_us: int) -> int:
         """The reference price of an instrument now (R8.1); list price before its first round."""
-        found = self._references.get(instrument_of(resource, region))
+        found = self._references.get(instrument)
         parameters = self.market.parameters
         return (found or self._new_reference(resource)).at(
             now_us,

@@ -303,6 +303,7 @@ def _retire_node(market: Market, request: Request) -> Refused | Sequence[RowRefu
         account=request.holder.account,
         live_leases=market.folds.leases.live_on(command.node),
         live_offers=market.folds.stake.live_offers(command.node),
+        bound_until_us=market.folds.stake.bound_until_us(command.node),
         now_us=market.time_us,
     )
     if isinstance(said, Refused):

@@ -156,6 +156,7 @@ def _assess(market: Market, provider_id: ProviderId, window: Window, node: NodeI
         offered=fleet.offered.spans,
         leased=fleet.leased.spans,
         downs=fleet.downs,
+        broken=fleet.broken,
         start_us=start,
         end_us=end,
     )

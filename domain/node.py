@@ -206,6 +206,10 @@ EXPIRY_OUT_OF_BOUNDS: Final = code(
     422, "expiry_out_of_bounds", "Let it expire after now, by the longest life of an attestation."
 )
 
+NODE_IS_BOUND: Final = code(
+    423, "node_is_bound", "Wait until the time that its broken reservation binds it is over."
+)
+
 REGION_MAX: Final = 64
 CAPACITY_ROWS_MAX: Final = 32
 IDENTITIES_MAX: Final = 64
@@ -331,9 +335,10 @@ def decide_retire(
     account: AccountId,
     live_leases: int,
     live_offers: int,
+    bound_until_us: int,
     now_us: int,
 ) -> NodeRetired | Refused:
-    """A node that nobody leases and that is not offered."""
+    """A node that nobody leases, that is not offered, and that no broken reservation binds."""
     if state is None:
         return Refused(NODE_UNKNOWN, node.hex())
     if state.account != account:
@@ -344,6 +349,8 @@ def decide_retire(
         return Refused(NODE_HAS_LEASES, f"{live_leases}")
     if live_offers:
         return Refused(NODE_HAS_OFFERS, f"{live_offers}")
+    if bound_until_us > now_us:
+        return Refused(NODE_IS_BOUND, f"until {bound_until_us}")
     return NodeRetired(at_us=now_us, node=node)
 
 

@@ -6,7 +6,17 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Annotated, Final, assert_never
 
-from domain.ids import AccountId, Hash32, NodeId, PotId, ProviderId, SlashId, Wide, derive
+from domain.ids import (
+    AccountId,
+    Hash32,
+    LeaseId,
+    NodeId,
+    PotId,
+    ProviderId,
+    SlashId,
+    Wide,
+    derive,
+)
 from domain.invariant import invariant
 from domain.journal import NOBODY, Posting, Purse, move
 from domain.record import record
@@ -131,6 +141,16 @@ class StakeReleased:
     amount_nano: Annotated[Wide, "nano SYNOR"]
 
 
+@record("synor.provider.v1.StakeForfeited")
+class StakeForfeited:
+    """Stake went to the buyer of a broken reservation, whose postings carry the money (R8.5)."""
+
+    at_us: Annotated[int, "effective time, µs UTC"]
+    provider: Annotated[ProviderId, "the provider"]
+    lease: Annotated[LeaseId, "the lease that was reserved"]
+    tranches: Annotated[tuple[StakeTaken, ...], "oldest first"]
+
+
 ProviderEvent = (
     ProviderRegistered
     | StakeBonded
@@ -140,6 +160,7 @@ ProviderEvent = (
     | StakeFrozen
     | StakeThawed
     | StakeReleased
+    | StakeForfeited
 )
 
 
@@ -451,6 +472,7 @@ def evolve(state: ProviderState | None, event: ProviderEvent) -> ProviderState:
             | StakeFrozen()
             | StakeThawed()
             | StakeReleased()
+            | StakeForfeited()
         ):
             assert state is not None
             return replace(state, stake=stake_after(state.stake, event))
@@ -458,7 +480,15 @@ def evolve(state: ProviderState | None, event: ProviderEvent) -> ProviderState:
             assert_never(event)
 
 
-StakeEvent = StakeBonded | StakeUnbonding | StakeSlashed | StakeFrozen | StakeThawed | StakeReleased
+StakeEvent = (
+    StakeBonded
+    | StakeUnbonding
+    | StakeSlashed
+    | StakeFrozen
+    | StakeThawed
+    | StakeReleased
+    | StakeForfeited
+)
 
 
 def stake_after(stake: Stake, event: StakeEvent) -> Stake:
@@ -468,7 +498,7 @@ def stake_after(stake: Stake, event: StakeEvent) -> Stake:
             return stake.bonded(event.tranche, event.at_us, event.amount_nano)
         case StakeUnbonding():
             return stake.unbonding(event.tranche, event.amount_nano, event.release_us)
-        case StakeSlashed():
+        case StakeSlashed() | StakeForfeited():
             return stake.less(event.tranches)
         case StakeFrozen():
             return stake.frozen([taken.tranche for taken in event.tranches], event.pot)

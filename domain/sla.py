@@ -104,12 +104,16 @@ def measure(
     offered: Iterable[OpenSpan],
     leased: Iterable[OpenSpan],
     downs: Sequence[OpenSpan],
+    broken: Sequence[Span] = (),
     start_us: int,
     end_us: int,
 ) -> Measured:
-    """Obliged time and obliged downtime within [start, end)."""
-    obliged = union(clipped(obligation(offered, leased, downs), start_us, end_us))
-    missed = overlap(obliged, union(clipped(downs, start_us, end_us)))
+    """Obliged time and obliged downtime within [start, end).
+
+    A ``broken`` reservation's node is obliged and down for its time, whatever it does (R8.5).
+    """
+    obliged = union(clipped((*obligation(offered, leased, downs), *broken), start_us, end_us))
+    missed = overlap(obliged, union(clipped((*downs, *broken), start_us, end_us)))
     return Measured(
         obliged_us=sum(end - start for start, end in obliged),
         down_us=sum(end - start for start, end in missed),

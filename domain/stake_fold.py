@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from domain.due import MarketDue
 from domain.genesis import Genesis
 from domain.ids import LeaseId, NodeId, OfferId, PotId, ProviderId, SlashId
-from domain.lease import LeaseEnded, LeaseOpened
+from domain.lease import LeaseEnded, LeaseOpened, ReservationBroken
 from domain.ledger import ParameterChanged
 from domain.node import NodeHealthChanged, NodeRegistered, NodeRetired
 from domain.offer import OfferPlaced, OfferWithdrawn
@@ -25,6 +25,7 @@ from domain.provider import (
     ProviderAdmitted,
     ProviderRegistered,
     StakeBonded,
+    StakeForfeited,
     StakeFrozen,
     StakeReleased,
     StakeSlashed,
@@ -32,7 +33,7 @@ from domain.provider import (
     StakeUnbonding,
     stake_after,
 )
-from domain.sla import OpenSpan, Standing, WindowAssessed, obligation
+from domain.sla import OpenSpan, Span, Standing, WindowAssessed, obligation
 from domain.stake import Stake
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class Fleet:
     offered: Track = field(default_factory=Track)
     leased: Track = field(default_factory=Track)
     downs: list[OpenSpan] = field(default_factory=list)
+    broken: list[Span] = field(default_factory=list)
 
     @property
     def down(self) -> bool:
@@ -100,6 +102,7 @@ class Fleet:
         self.offered.spans = kept
         self.leased.spans = [s for s in self.leased.spans if s[1] is None or s[1] > us]
         self.downs = [d for d in self.downs if d[1] is None or d[1] > us]
+        self.broken = [b for b in self.broken if b[1] > us]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -217,6 +220,11 @@ class StakeFold:
         """Offers of a node that are not withdrawn."""
         known = self._nodes.get(node)
         return 0 if known is None else known.offered.count
+
+    def bound_until_us(self, node: NodeId) -> int:
+        """When the last broken reservation of a node is over; 0 for none that is remembered."""
+        known = self._nodes.get(node)
+        return 0 if known is None else max((until for _, until in known.broken), default=0)
 
     def node(self, node: NodeId) -> Fleet | None:
         """A node whose window is not assessed to its end yet."""
@@ -357,6 +365,9 @@ class StakeFold:
     def _lease_ended(self, event: LeaseEnded) -> None:
         self._nodes[event.node].leased.close(event.at_us)
 
+    def _reservation_broken(self, event: ReservationBroken) -> None:
+        self._nodes[event.node].broken.append((event.at_us, event.until_us))
+
     def _parameter_changed(self, event: ParameterChanged) -> None:
         if event.name in self._values:
             self._values[event.name].note(event.at_us, event.value)
@@ -456,13 +467,22 @@ _FOLLOW: Final[Mapping[type[Any], Callable[[StakeFold, Any], None]]] = {
     OfferWithdrawn: StakeFold._offer_withdrawn,
     LeaseOpened: StakeFold._lease_opened,
     LeaseEnded: StakeFold._lease_ended,
+    ReservationBroken: StakeFold._reservation_broken,
     ParameterChanged: StakeFold._parameter_changed,
     WindowAssessed: StakeFold._window_assessed,
     PotOpened: StakeFold._pot_opened,
     EvidenceAccepted: StakeFold._evidence_accepted,
     PotDivided: StakeFold._pot_divided,
     **dict.fromkeys(
-        (StakeBonded, StakeUnbonding, StakeSlashed, StakeFrozen, StakeThawed, StakeReleased),
+        (
+            StakeBonded,
+            StakeUnbonding,
+            StakeSlashed,
+            StakeFrozen,
+            StakeThawed,
+            StakeReleased,
+            StakeForfeited,
+        ),
         StakeFold._stake_changed,
     ),
 }

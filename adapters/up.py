@@ -22,8 +22,9 @@ from adapters.bootstrap import Network
 from adapters.embedded import SystemKeys, create_topics
 from adapters.evm_embedded import EmbeddedChain
 from adapters.read_model import ReadModel
+from adapters.roles_clock import now_us
 from adapters.sqlite_log import SqliteLog, SqliteTopics
-from adapters.up_engine import Engine, now_us
+from adapters.up_engine import Engine
 from adapters.up_folder import Folder, make_genesis, network_of
 from adapters.up_web import Appender, L1Beside, Server, application, pins_of, projector_of
 from domain.genesis import Parameters

@@ -7,12 +7,12 @@ owner. Nothing in here is kept: killed at any instant, the next start folds the 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from adapters.actor import Actor
 from adapters.bootstrap import Network, worker
+from adapters.ed25519 import Signer
 from adapters.embedded import SystemKeys
 from adapters.eventsourcing_index import Depth
 from adapters.evm_chain import EvmChain
@@ -20,49 +20,17 @@ from adapters.evm_embedded import EmbeddedChain
 from adapters.evm_outbox import Outbox
 from adapters.evm_sender import EvmSender, FeePolicy
 from adapters.l1_turns import SenderTurn, WatcherTurn
+from adapters.roles_clock import Clock, now_us
 from adapters.sqlite_log import SqliteLog
 from adapters.up_folder import Folder
 from adapters.worker import Worker
-from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.commit import LEDGER_TOPICS, Ledger
 from domain.l1_watcher import Watcher
-from domain.ledger import Tick
-from domain.ports import Log
 
 Turn = Callable[[], bool]
 
-TICK_US: Final = 1_000_000
 #: How long a round of turns waits for a command: telemetry and the L1 are looked at this often.
 _WAIT_S: Final = 0.1
-
-
-def now_us() -> int:
-    """The machine's clock, in µs UTC."""
-    return time.time_ns() // 1000
-
-
-class Clock:
-    """Appends the same tick to every input partition, once in each second."""
-
-    def __init__(self, log: Log, shards: int, actor: Actor, clock_us: Callable[[], int]) -> None:
-        """``actor`` signs with the clock's key."""
-        self._log = log
-        self._shards = shards
-        self._actor = actor
-        self._clock_us = clock_us
-        self._last = -1
-
-    def due(self) -> bool:
-        """Whether a second has begun that has no tick."""
-        return self._clock_us() // TICK_US != self._last
-
-    def tick(self) -> None:
-        """Append a tick; a second that was slept through gets none."""
-        at = self._clock_us()
-        self._last = at // TICK_US
-        record = self._actor.sign(Tick(time_us=at))
-        self._log.append(COMMANDS_TOPIC, 0, record)
-        for shard in range(self._shards):
-            self._log.append(TELEMETRY_TOPIC, shard, record)
 
 
 class Engine:
@@ -100,12 +68,12 @@ class Engine:
             for ledger, shard in network.ledgers()
         }
 
-        def actor(signer: object) -> Actor:
+        def actor(signer: Signer) -> Actor:
             return Actor(
                 log=log,
                 codec=network.codec,
                 genesis_hash=network.hash,
-                signer=signer,  # type: ignore[arg-type]
+                signer=signer,
                 session_us=now_us(),
             )
 

@@ -8,7 +8,6 @@ network; after that nothing about it can change.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -17,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from adapters import settings
+from adapters import roles_genesis, settings
 from adapters.avro_codec import AvroCodec
 from adapters.bootstrap import Network
 from adapters.embedded import SystemKeys, genesis_of
 from adapters.evm_embedded import EmbeddedChain
-from domain.genesis import Genesis, Parameters, TimeSource
+from domain.genesis import Parameters, TimeSource
 from domain.ports import LogError
 
 SEED_BYTES: Final = 32
@@ -111,21 +110,6 @@ class Folder:
         return self.read_seed()
 
 
-def read_genesis(path: Path, codec: AvroCodec) -> Genesis:
-    """The genesis of a file."""
-    return codec.decode(Genesis, path.read_bytes())
-
-
-def write_genesis(path: Path, genesis: Genesis, codec: AvroCodec) -> None:
-    """Write a genesis, whole or not at all."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with draft.open("xb") as file:
-        file.write(codec.encode(genesis))
-        file.flush()
-        os.fsync(file.fileno())
-    draft.rename(path)
-
-
 def make_genesis(
     folder: Folder,
     codec: AvroCodec,
@@ -138,9 +122,8 @@ def make_genesis(
     start_us: int,
 ) -> None:
     """Name the network: settings first, genesis last."""
-    genesis = None
-    while genesis is None or _begins_with_zero(genesis, codec):
-        genesis = genesis_of(
+    genesis = roles_genesis.drawn(
+        lambda nonce: genesis_of(
             keys,
             name=name,
             start_us=start_us,
@@ -148,8 +131,10 @@ def make_genesis(
             parameters=parameters,
             chain_id=chain.config.chain_id,
             vault=chain.config.vault,
-            nonce=secrets.randbits(62),
-        )
+            nonce=nonce,
+        ),
+        codec,
+    )
     settings.write(
         folder.path / settings.FILE_NAME,
         {
@@ -160,16 +145,10 @@ def make_genesis(
         },
         f"The ledger {name}, run by `synor up --folder` on this folder.",
     )
-    write_genesis(folder.genesis, genesis, codec)
-
-
-def _begins_with_zero(genesis: Genesis, codec: AvroCodec) -> bool:
-    """Whether this genesis names no network: its hash would be taken for a Confluent frame."""
-
-    return hashlib.sha256(codec.encode(genesis)).digest()[0] == 0
+    roles_genesis.write(folder.genesis, genesis, codec)
 
 
 def network_of(folder: Folder, codec: AvroCodec) -> tuple[Network, settings.Settings]:
     """The network that was made in the folder."""
     found = settings.load(folder.path)
-    return Network.of(read_genesis(found.genesis, codec), found.shards, codec), found
+    return roles_genesis.network_of(found, codec), found

@@ -188,7 +188,7 @@ class Server:
     def __init__(self, app: App, host: str, port: int) -> None:
         """Nothing is bound before ``start``."""
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             host=host,
             port=port,
             log_level="warning",

@@ -1,0 +1,216 @@
+"""The roles of a network that runs as many processes, as commands."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adapters.cli_failures import Asked, Unable
+from adapters.cli_output import Json, commands, document, noted, said
+
+if TYPE_CHECKING:
+    from adapters.roles import Deployment
+    from adapters.up_web import Server
+
+topics = commands()
+work = commands()
+
+Network = Annotated[
+    Path,
+    typer.Option(
+        "--network", envvar="SYNOR_NETWORK", help="Settings of the network, or their folder."
+    ),
+]
+Kafka = Annotated[
+    str | None, typer.Option("--kafka", help="Brokers, instead of those of the settings.")
+]
+Genesis = Annotated[
+    Path | None, typer.Option("--genesis", help="Genesis, instead of that of the settings.")
+]
+
+HERE = Path()
+
+
+def _deployment(network: Path, kafka: str | None, genesis: Path | None = None) -> Deployment:
+    from adapters import roles, settings
+
+    found = settings.load(network)
+    if kafka is not None:
+        log = replace(found.log, kind=settings.LogKind.KAFKA, bootstrap=kafka, file=None)
+        found = replace(found, log=log)
+    if genesis is not None:
+        found = replace(found, genesis=genesis)
+    return roles.Deployment(found)
+
+
+@contextmanager
+def _until_stopped() -> Iterator[threading.Event]:
+    """An event that SIGINT and SIGTERM set."""
+    stop = threading.Event()
+    before = {
+        number: signal.signal(number, lambda *_: stop.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _say(as_json: bool) -> Callable[[str], None]:
+    return noted if as_json else said
+
+
+# Topics
+
+
+@topics.command("create")
+def create(
+    network: Network = HERE, kafka: Kafka = None, genesis: Genesis = None, as_json: Json = False
+) -> None:
+    """Create every topic of the network that is absent, with the settings that a ledger needs."""
+    from adapters import roles
+
+    deployment = _deployment(network, kafka, genesis)
+    roles.create(deployment)
+    made = deployment.network.topics()
+    if as_json:
+        document({"topics": made})
+        return
+    for topic, partitions in sorted(made.items()):
+        said(f"{topic}  {partitions}")
+    said("Every topic is there, as the ledger needs it.")
+
+
+@topics.command("check")
+def check(
+    network: Network = HERE, kafka: Kafka = None, genesis: Genesis = None, as_json: Json = False
+) -> None:
+    """Check every topic of the network; exits 3 where one is missing or weaker than needed."""
+    from adapters import roles
+
+    complaints = roles.check(_deployment(network, kafka, genesis))
+    if complaints:
+        raise Unable(" ".join(complaints), "Change the settings of these topics on the brokers.")
+    if as_json:
+        document({"complaints": []})
+        return
+    said("Every topic is there, as the ledger needs it.")
+
+
+# Processors
+
+
+@work.command("market")
+def market(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+    """Run the market: accounts, stake, orders, rounds, leases, slashes, epochs."""
+    _work(network, kafka, "MARKET", None, as_json)
+
+
+@work.command("metering")
+def metering(
+    network: Network = HERE,
+    kafka: Kafka = None,
+    shards: Annotated[
+        str | None, typer.Option(help="Which, as 0,1 or 0-3; default: all of them.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run metering shards: telemetry, coverage, statements."""
+    _work(network, kafka, "METERING", shards, as_json)
+
+
+@work.command("settlement")
+def settlement(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+    """Run settlement: checkpoints and payout trees."""
+    _work(network, kafka, "SETTLEMENT", None, as_json)
+
+
+def _work(network: Path, kafka: str | None, name: str, shards: str | None, as_json: bool) -> None:
+    from adapters import roles
+    from domain.commit import Ledger
+
+    deployment = _deployment(network, kafka)
+    ledger = Ledger[name]
+    most = deployment.network.shards if ledger is Ledger.METERING else 1
+    chosen = tuple(range(most)) if shards is None else shards_of(shards, most)
+    with _until_stopped() as stop:
+        roles.work(deployment, ledger, chosen, stop, _say(as_json))
+
+
+def shards_of(text: str, most: int) -> tuple[int, ...]:
+    """Shards written as 0,1 or 0-3."""
+    found: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        last = high if dash else low
+        if not (low.isascii() and low.isdigit() and last.isascii() and last.isdigit()):
+            raise Asked(f"{text!r} names no shards.", "Write them as 0,1 or 0-3.")
+        found += range(int(low), int(last) + 1)
+    if not found or max(found) >= most or len({*found}) < len(found):
+        raise Asked(f"{text!r} names no shards of this network.", f"It has 0 to {most - 1}.")
+    return tuple(found)
+
+
+# The others
+
+
+def clock(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+    """Tick every second to every partition; any number of clocks may run."""
+    from adapters import roles
+
+    deployment = _deployment(network, kafka)
+    with _until_stopped() as stop:
+        roles.clock(deployment, stop, _say(as_json))
+
+
+def watch(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+    """Sign into the commands what is final in the vault on the L1."""
+    from adapters import roles
+
+    deployment = _deployment(network, kafka)
+    with _until_stopped() as stop:
+        roles.watch(deployment, stop, _say(as_json))
+
+
+def send(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+    """Take every checkpoint to the L1; one process for each signing key."""
+    from adapters import roles
+
+    deployment = _deployment(network, kafka)
+    with _until_stopped() as stop:
+        roles.send(deployment, stop, _say(as_json))
+
+
+def serve(
+    network: Network = HERE,
+    kafka: Kafka = None,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Instead of that of the settings.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Follow the ledgers into the read models, and serve the query API and its pages."""
+    from adapters import roles
+
+    deployment = _deployment(network, kafka)
+    if port is not None:
+        deployment.settings = replace(deployment.settings, api_port=port)
+
+    def ready(web: Server) -> None:
+        url = f"http://{deployment.settings.api_host}:{web.port}"
+        if as_json:
+            document({"api": url, "genesis_hash": deployment.network.hash})
+        else:
+            said(f"API and pages at {url}")
+
+    with _until_stopped() as stop:
+        roles.serve(deployment, stop, noted, ready)

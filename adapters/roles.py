@@ -1,0 +1,313 @@
+"""The roles of a network that runs as many processes: the same processors, watcher and sender.
+
+Every role reads the same settings and holds only its own key. Each takes turns until it is told to
+stop. An operating error (brokers, the L1, a disk) is tried again, ever more seldom, and given up
+when nothing has worked for a while: whoever started the role starts it again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from adapters import key_files, roles_genesis
+from adapters.actor import Actor
+from adapters.avro_codec import AvroCodec
+from adapters.bootstrap import Network, worker
+from adapters.ed25519 import Signer
+from adapters.embedded import create_topics
+from adapters.eventsourcing_index import Depth
+from adapters.l1_turns import SenderTurn, WatcherTurn
+from adapters.roles_clock import TICK_US, Clock, now_us
+from adapters.settings import ChainKind, ChainSettings, LogKind, Settings, SettingsInvalid
+from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.ids import Address, Hash32, PublicKey
+from domain.l1 import BlockHash, FinalityPolicy, L1Config, L1Error, L1Position, Tagged
+from domain.l1 import Depth as Confirmations
+from domain.ports import Log, LogError, TopicAdmin
+
+if TYPE_CHECKING:
+    from adapters.up_web import Server
+
+Say = Callable[[str], None]
+Turn = Callable[[], object]
+
+#: A processor waits so long for its first input; its others are looked at as often.
+_WAIT_S: Final = 0.1
+_L1_EVERY_S: Final = 1.0
+_PAUSE_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_GIVE_UP_AFTER: Final = 20
+
+
+class Deployment:
+    """A network as its settings describe it, with what a role opens of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read and check the genesis; nothing is connected yet."""
+        self.settings = settings
+        self.network: Network = roles_genesis.network_of(settings, AvroCodec())
+
+    def log(self, stack: ExitStack, role: str) -> Log:
+        """The log, for one thread; closed with ``stack``."""
+        found = self.settings.log
+        if found.kind is LogKind.SQLITE:
+            from adapters.sqlite_log import SqliteLog
+
+            assert found.file is not None
+            return stack.enter_context(closing(SqliteLog(found.file, clock_us=now_us)))
+        from adapters.kafka_log import KafkaLog
+
+        return stack.enter_context(
+            closing(
+                KafkaLog(found.bootstrap, client_id=f"synor-{role}", security=dict(found.security))
+            )
+        )
+
+    @contextmanager
+    def topics(self) -> Iterator[TopicAdmin]:
+        """What creates and checks the topics."""
+        with ExitStack() as stack:
+            found = self.settings.log
+            if found.kind is LogKind.SQLITE:
+                from adapters.sqlite_log import SqliteLog, SqliteTopics
+
+                assert found.file is not None
+                log = stack.enter_context(closing(SqliteLog(found.file, clock_us=now_us)))
+                yield SqliteTopics(log)
+                return
+            from adapters.kafka_topics import KafkaTopics
+
+            admin = KafkaTopics(found.bootstrap, security=dict(found.security))
+            stack.callback(admin.close)
+            yield admin
+
+    def signer(self, role: str, expected: PublicKey | None = None) -> Signer:
+        """The key of a role. Raises ``SettingsInvalid`` where it is not the one of the genesis."""
+        path = self.settings.key(role)
+        signer = Signer(self.identity(path).ledger)
+        if expected is not None and signer.public != expected:
+            raise SettingsInvalid(
+                f"{path} holds the key {signer.public.hex()}; the genesis lets {expected.hex()} "
+                f"act as {role}."
+            )
+        return signer
+
+    def identity(self, path: Path) -> key_files.Identity:
+        """The secrets of a key file, opened with the passphrase file of the settings."""
+        source = self.settings.passphrase_file
+
+        def passphrase() -> bytes | None:
+            if source is None:
+                return None
+            return source.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
+
+        found, _ = key_files.read(path, passphrase)
+        return found
+
+    def actor(self, log: Log, role: str) -> Actor:
+        """A signer of commands or ticks on this log."""
+        return Actor(
+            log=log,
+            codec=self.network.codec,
+            genesis_hash=self.network.hash,
+            signer=self.signer(role),
+            session_us=now_us(),
+        )
+
+    def chain_config(self) -> L1Config:
+        """What is pinned of the L1. Raises ``SettingsInvalid`` where there is none by RPC."""
+        chain = self.settings.chain
+        if chain.kind is not ChainKind.RPC:
+            raise SettingsInvalid(f"{self.settings.path}: [l1] names no JSON-RPC endpoint.")
+        return config_of(chain)
+
+
+def config_of(chain: ChainSettings) -> L1Config:
+    """The pins of the settings as the adapters of the L1 take them."""
+    finality: FinalityPolicy = (
+        Tagged(tag=chain.tag)
+        if chain.tag is not None
+        else Confirmations(confirmations=chain.confirmations or 0)
+    )
+    return L1Config(
+        chain_id=chain.chain_id,
+        vault=Address(chain.vault),
+        token=Address(chain.token),
+        code_hash=Hash32(chain.code_hash),
+        start=L1Position(number=chain.start_number, hash=BlockHash(chain.start_hash)),
+        finality=finality,
+    )
+
+
+def take_turns(turn: Turn, stop: threading.Event, say: Say, *, every_s: float = 0.0) -> None:
+    """Take turns until ``stop`` is set; operating errors are retried with a bound."""
+    failed = 0
+    while not stop.is_set():
+        try:
+            turn()
+            failed = 0
+        except (LogError, L1Error) as error:
+            failed += 1
+            if failed >= _GIVE_UP_AFTER:
+                raise
+            pause = _PAUSE_S[min(failed, len(_PAUSE_S)) - 1]
+            say(f"{type(error).__name__}: {error} Trying again in {pause:g} s.")
+            stop.wait(pause)
+        if every_s:
+            stop.wait(every_s)
+
+
+def together(
+    runs: Sequence[tuple[str, Callable[[threading.Event], None]]], stop: threading.Event
+) -> None:
+    """Run each in a thread of its own; the first that ends stops all, its error is raised."""
+    with ThreadPoolExecutor(len(runs)) as pool:
+        futures = [pool.submit(run, stop) for _, run in runs]
+        for future in futures:
+            future.add_done_callback(lambda _: stop.set())
+        stop.wait()
+    for future in futures:
+        future.result()
+
+
+# The roles
+
+
+def work(
+    deployment: Deployment, ledger: Ledger, shards: Sequence[int], stop: threading.Event, say: Say
+) -> None:
+    """Run the processors of one ledger, each shard in a thread with a connection of its own."""
+    network = deployment.network
+    signer = deployment.signer(ledger.name.lower(), network.identity(ledger).writer)
+    index = deployment.settings.index
+    index.mkdir(parents=True, exist_ok=True)
+
+    def run(shard: int) -> Callable[[threading.Event], None]:
+        def body(stop: threading.Event) -> None:
+            with ExitStack() as stack:
+                log = deployment.log(stack, f"{ledger.name.lower()}-{shard}")
+                made = worker(
+                    network,
+                    ledger,
+                    shard,
+                    log=log,
+                    index=index / f"{LEDGER_TOPICS[ledger]}.{shard}.db",
+                    signer=signer,
+                    topics=network.bound_topics(log),
+                    clock_us=now_us,
+                )
+                stack.callback(made.close)
+                made.recover()
+                say(f"{ledger.name.lower()} {shard} works.")
+                take_turns(lambda: made.turn(wait_s=_WAIT_S), stop, say)
+
+        return body
+
+    together([(f"{ledger.name}-{shard}", run(shard)) for shard in shards], stop)
+
+
+def clock(deployment: Deployment, stop: threading.Event, say: Say) -> None:
+    """Tick every second to every partition."""
+    with ExitStack() as stack:
+        log = deployment.log(stack, "clock")
+        ticking = Clock(log, deployment.network.shards, deployment.actor(log, "clock"), now_us)
+        say("The clock ticks.")
+
+        def turn() -> None:
+            if ticking.due():
+                ticking.tick()
+            stop.wait((TICK_US - now_us() % TICK_US) / TICK_US)
+
+        take_turns(turn, stop, say)
+
+
+def watch(deployment: Deployment, stop: threading.Event, say: Say) -> None:
+    """Sign into the commands what is final in the vault."""
+    from adapters.evm_chain import EvmChain
+    from adapters.evm_rpc import Rpc, http_provider
+    from domain.l1_watcher import Watcher
+
+    with ExitStack() as stack:
+        log = deployment.log(stack, "watcher")
+        config = deployment.chain_config()
+        chain = EvmChain(Rpc(http_provider(deployment.settings.chain.url)), config)
+        turn = WatcherTurn(Watcher(chain=chain), deployment.actor(log, "watcher"))
+        say(f"Watching vault 0x{config.vault.hex()} of chain {config.chain_id}.")
+        take_turns(turn, stop, say, every_s=_L1_EVERY_S)
+
+
+def send(deployment: Deployment, stop: threading.Event, say: Say) -> None:
+    """Take every checkpoint of the settlement ledger to the L1."""
+    from adapters.evm_chain import EvmChain
+    from adapters.evm_keys import LocalSigner
+    from adapters.evm_outbox import Outbox
+    from adapters.evm_rpc import Rpc, http_provider
+    from adapters.evm_sender import EvmSender, FeePolicy
+
+    settings, network = deployment.settings, deployment.network
+    if settings.evm_key is None:
+        raise SettingsInvalid(
+            f"{settings.path}: [keys] evm names no file; the sender pays with it."
+        )
+    secret = deployment.identity(settings.evm_key).evm
+    if secret is None:
+        raise SettingsInvalid(f"{settings.evm_key} holds no EVM key.")
+    with ExitStack() as stack:
+        log = deployment.log(stack, "sender")
+        rpc = Rpc(http_provider(settings.chain.url))
+        chain = EvmChain(rpc, deployment.chain_config())
+        outbox = stack.enter_context(closing(Outbox(settings.folder / "outbox.db")))
+        settlements = network.partition(
+            Ledger.SETTLEMENT, 0, log=log, index=":memory:", depth=Depth.COMMITS
+        )
+        sender = EvmSender(rpc, chain, LocalSigner(secret), outbox, FeePolicy())
+        turn = SenderTurn(network.hash, network.codec, settlements, sender)
+        say("Sending checkpoints.")
+        take_turns(turn, stop, say, every_s=_L1_EVERY_S)
+
+
+def serve(
+    deployment: Deployment, stop: threading.Event, say: Say, ready: Callable[[Server], None]
+) -> None:
+    """Follow the ledgers into the read models and serve the query API."""
+    from adapters.read_model import ReadModel
+    from adapters.up_web import Appender, L1Beside, Server, application, pins_of, projector_of
+
+    settings, network = deployment.settings, deployment.network
+    with ExitStack() as stack:
+        read_model = stack.enter_context(closing(ReadModel(settings.read_model)))
+        read_model.prepare(network.hash, rebuild=True)
+        projector = projector_of(network, deployment.log(stack, "projector"), read_model)
+        appender = stack.enter_context(closing(Appender(deployment.log(stack, "api"))))
+        pins: dict[str, Any] | None = None
+        if settings.chain.kind is ChainKind.RPC:
+            pins = pins_of(deployment.chain_config(), settings.chain.url)
+        web = Server(
+            L1Beside(application(network, read_model, appender, None), pins=pins),
+            settings.api_host,
+            settings.api_port,
+        )
+        web.start(stop)
+        stack.callback(web.stop)
+        ready(web)
+        take_turns(lambda: projector.turn(wait_s=_WAIT_S), stop, say)
+
+
+def create(deployment: Deployment) -> None:
+    """Create every topic that is absent; weaker ones are refused by name."""
+    with deployment.topics() as admin:
+        create_topics(deployment.network, admin)
+
+
+def check(deployment: Deployment) -> Sequence[str]:
+    """What is wrong with the topics, as sentences."""
+    with deployment.topics() as admin:
+        return [
+            complaint
+            for topic, partitions in sorted(deployment.network.topics().items())
+            for complaint in admin.check(topic, partitions, keep_forever=topic != TELEMETRY_TOPIC)
+        ]

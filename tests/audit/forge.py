@@ -25,7 +25,8 @@ from domain.commit import (
 from domain.ids import Hash32
 from domain.merkle import MerkleTree
 from domain.ports import Log
-from tests.system.small import Seat, memory_log, records, signer_of
+from tests.system.reading import Seat, records
+from tests.system.small import memory_log, signer_of
 
 Place = tuple[str, int]
 

@@ -32,8 +32,9 @@ from domain.provider import StakeSlashed
 from domain.round import RoundCleared
 from domain.telemetry import TelemetryAccepted, UsageStated
 from tests.audit.forge import Book, Commit, flipped
+from tests.system.reading import Seat
 from tests.system.reference import reference, reference_hash
-from tests.system.small import Seat, network
+from tests.system.small import network
 
 MARKET: Seat = (Ledger.MARKET, 0)
 SHARD: Seat = (Ledger.METERING, 1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import cache
 
 from adapters.bootstrap import audit
-from tests.system.small import Seat, SmallSystem, small_on_memory, story_of
+from tests.system.reading import Seat, story_of
+from tests.system.small import SmallSystem, small_on_memory
 
 
 @cache

@@ -8,8 +8,8 @@ the ledgers alone, so the same inputs come however the workers are cut, killed o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
 
@@ -27,17 +27,12 @@ from adapters.memory_log import MemoryLog, MemoryTopics
 from adapters.worker import Worker
 from domain.account import ClaimSettled, ObserveClaim, ObserveDeposit, OpenAccount, Withdraw
 from domain.bid import BidRow, CancelBid, MeteredLimit, PlaceBids
-from domain.canonical import canonical
 from domain.catalogue import SHARES_1, VERSION_1, Catalogue
 from domain.checkpoint import CheckpointMade
 from domain.commit import (
     COMMANDS_TOPIC,
-    LEDGER_TOPICS,
     TELEMETRY_TOPIC,
-    CommitBody,
     Ledger,
-    parse,
-    unpack_event,
 )
 from domain.epoch import EpochAnchored, EpochCut, ObserveCheckpoint
 from domain.genesis import DAY_US, HOUR_US, MINUTE_US, Parameters, TimeSource
@@ -57,9 +52,10 @@ from domain.key import CommandAnswered
 from domain.lease import CloseLease, EndReason, LeaseEnded, LeaseOpened, LeaseReady, ReadyLeases
 from domain.node import Amount, AttestationRow, AttestNodes, NodeRow, RegisterNodes, leaf
 from domain.offer import OfferRow, PlaceOffers
-from domain.ports import Log, LogError, LogRecord, TopicAdmin
+from domain.ports import Log, LogError, TopicAdmin
 from domain.provider import BondStake, RegisterProvider
-from domain.telemetry import Batch, ContradictionFound, NodeCameUp, NodeWentDown, TelemetryAccepted
+from domain.telemetry import Batch
+from tests.system.reading import Seat
 
 SEED = b"synor small system 1"
 START_US = 1_767_225_600_000_000
@@ -90,9 +86,6 @@ PARAMETERS = Parameters(
     unbonding_us=2 * DAY_US,
 )
 
-Seat = tuple[Ledger, int]
-#: What a shard sees by itself: its time is the input's, or the deadline's.
-_OBSERVED = (TelemetryAccepted, NodeCameUp, NodeWentDown, ContradictionFound)
 MakeWorker = Callable[[Ledger, int], Worker]
 
 
@@ -574,56 +567,6 @@ _STORY: dict[int, Callable[[Script], None]] = {
     32: Script.cancel,
     40: Script.claim,
 }
-
-
-def records(log: Log, topic: str, partition: int = 0) -> Iterator[LogRecord]:
-    """Every record of a partition."""
-    offset, end = log.start(topic, partition), log.end(topic, partition)
-    while offset < end:
-        fetched = log.read(topic, partition, offset, max_bytes=1 << 20)
-        yield from fetched.records
-        offset = fetched.next_offset
-
-
-def commits(system: Network, log: Log, ledger: Ledger, shard: int = 0) -> list[CommitBody]:
-    """The bodies of a ledger's counting commits, in order."""
-    at = system.partition(ledger, shard, log=log, index=":memory:", depth=Depth.COMMITS)
-    at.catch_up()
-    return [system.codec.decode(CommitBody, counted.body) for counted in at.commits(0)]
-
-
-def events(system: Network, log: Log, ledger: Ledger, shard: int = 0) -> list[Any]:
-    """A ledger's events, decoded, in order."""
-    return [
-        system.codec.decode(system.codec.kind(recorded.schema), recorded.payload)
-        for body in commits(system, log, ledger, shard)
-        for recorded in map(unpack_event, body.events)
-    ]
-
-
-def story_of(system: Network, log: Log) -> dict[Seat, list[bytes]]:
-    """What every ledger says, without what depends on where it and the ledgers it reads were cut.
-
-    Market and settlement: every event in order. A shard learns of the market when it reads it, so
-    the times and places of what it learned may differ, and what it says of leases may not.
-    """
-    story: dict[Seat, list[bytes]] = {}
-    for ledger, shard in system.ledgers():
-        found = events(system, log, ledger, shard)[1:]
-        if ledger is Ledger.METERING:
-            story[ledger, shard] = sorted(
-                canonical(event if isinstance(event, _OBSERVED) else replace(event, at_us=0))
-                for event in found
-            )
-        else:
-            story[ledger, shard] = [canonical(event) for event in found]
-    return story
-
-
-def heights(log: Log, ledger: Ledger, shard: int = 0) -> list[int]:
-    """The height of every record of a ledger's partition that parses."""
-    found = (parse(record.value) for record in records(log, LEDGER_TOPICS[ledger], shard))
-    return [envelope.height for envelope in found if envelope is not None]
 
 
 def small_on_memory(**changes: Any) -> SmallSystem:

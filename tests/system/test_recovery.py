@@ -15,18 +15,9 @@ from adapters.worker import ClockBehind, Worker
 from domain.chain import LedgerStopped
 from domain.commit import LEDGER_TOPICS, Ledger, parse
 from domain.ports import Log
+from tests.system.reading import Seat, commits, events, records
 from tests.system.reference import check_same, reference, reference_hash
-from tests.system.small import (
-    Crash,
-    Seat,
-    SmallSystem,
-    commits,
-    events,
-    memory_log,
-    network,
-    records,
-    small_on_memory,
-)
+from tests.system.small import Crash, SmallSystem, memory_log, network, small_on_memory
 
 LONG = os.environ.get("SYNOR_LONG") == "1"
 MARKET: Seat = (Ledger.MARKET, 0)

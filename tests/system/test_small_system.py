@@ -20,8 +20,9 @@ from domain.lease import EndReason
 from domain.market import Market
 from domain.provider import StakeSlashed
 from tests.support.market import picture
+from tests.system.reading import Seat, events
 from tests.system.reference import check_same, reference, reference_hash
-from tests.system.small import NANO, Seat, SmallSystem, events, memory_log, small_on_memory
+from tests.system.small import NANO, SmallSystem, memory_log, small_on_memory
 
 MARKET: Seat = (Ledger.MARKET, 0)
 

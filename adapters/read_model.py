@@ -40,10 +40,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError as RowStandsAlready
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from projections.columns import METADATA
 from projections.fold import fold, touched
 from projections.fold_rows import Key, Row, Rows, primary
 from projections.following import Overtaken, Position, ProjectedCommit, unfollowed
-from projections.tables import CONSUMED, META, METADATA, POSITION, VERSION
+from projections.tables import CONSUMED, META, POSITION, VERSION
 
 _ROWS_KEPT: Final = 50_000
 _KEYS_AT_ONCE: Final = 300

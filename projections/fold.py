@@ -6,6 +6,7 @@ It is what the SQL read model runs, and what a plain fold in memory runs: a law 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any, Final
 
 from sqlalchemy import Table
@@ -58,7 +59,13 @@ def _handlers() -> dict[tuple[Ledger, type[Any]], tuple[Handler, ...]]:
     return found
 
 
+def _named_by(kind: type[Any]) -> tuple[tuple[str, Table], ...]:
+    """The fields of an event type that name rows."""
+    return tuple((field.name, NAMED[field.name]) for field in fields(kind) if field.name in NAMED)
+
+
 HANDLERS: Final = _handlers()
+_NAMING: Final[dict[type[Any], tuple[tuple[str, Table], ...]]] = {}
 
 
 def fold(rows: Rows, at: At, recorded: RecordedEvent, event: Any) -> None:
@@ -75,8 +82,12 @@ def touched(ledger: Ledger, events: Iterable[Any]) -> Iterator[tuple[Table, Key]
     if ledger is not Ledger.MARKET:
         return
     for event in events:
-        for name, table in NAMED.items():
-            value = getattr(event, name, None)
+        kind = type(event)
+        names = _NAMING.get(kind)
+        if names is None:
+            names = _NAMING[kind] = _named_by(kind)
+        for name, table in names:
+            value = getattr(event, name)
             if value is not None:
                 yield table, (value,)
         for posting in getattr(event, "postings", ()):

@@ -108,6 +108,7 @@ class Projection:
     handlers: Mapping[type[Any], Handler]
 
 
+_AS_THEY_ARE: Final = frozenset({int, bytes, str, bool, type(None)})
 _PRIMARY: Final[dict[Table, tuple[str, ...]]] = {}
 _EMPTY: Final[dict[Table, Row]] = {}
 _NESTED: Final[dict[type[Any], tuple[str, ...]]] = {}
@@ -138,9 +139,12 @@ def copied(event: Any, table: Table, **values: Any) -> Row:
         columns = {column.name for column in table.columns}
         names = tuple(field.name for field in fields(kind) if field.name in columns)
         _COPIED[kind, table] = names
-    row: Row = {name: plain(getattr(event, name)) for name in names}
-    row.update(values)
-    return made(table, row)
+    row = made(table, values)
+    for name in names:
+        value = getattr(event, name)
+        if name not in values:
+            row[name] = value if type(value) in _AS_THEY_ARE else plain(value)
+    return row
 
 
 def plain(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The tables of the read models, for SQLite and PostgreSQL alike.
+"""The tables of the read models.
 
 Ids are bytes; money that may pass 64 bits is ``Wide``; lists that nobody filters by are JSON.
 ``position`` is the leaf number of the event that made the row, so it orders a table for ever: lists
@@ -7,627 +7,550 @@ are paged by it. Columns are named like the fields of the events that fill them.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    Boolean,
-    Column,
-    Dialect,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Numeric,
-    String,
-    Table,
-    TypeDecorator,
-)
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import Index
+
+from projections.columns import integer, json, octets, table, text, truth, wide
 
 #: Raised with every change of a table or a fold: a read model of another version is made anew.
 VERSION: Final = 1
 
-METADATA: Final = MetaData()
-
-
-class Wide(TypeDecorator[int]):
-    """A signed 128-bit integer: NUMERIC(39) in PostgreSQL, decimal text in SQLite (R1.6)."""
-
-    impl = String
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """NUMERIC where the database has whole numbers of that width."""
-        wide: TypeEngine[Any] = Numeric(39, 0) if dialect.name == "postgresql" else String(40)
-        return dialect.type_descriptor(wide)
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> Any:
-        """To the database."""
-        return value if value is None or dialect.name == "postgresql" else str(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> int | None:
-        """From the database."""
-        return None if value is None else int(value)
-
-
-class Octets(LargeBinary):
-    """Bytes as they are: both drivers take them, and a wrapper for each costs more than all else."""
-
-    def bind_processor(self, dialect: Dialect) -> None:
-        """Nothing to do on the way in."""
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> None:
-        """Nor on the way out."""
-
-
-def _table(name: str, *columns: Column[Any] | Index) -> Table:
-    return Table(name, METADATA, *columns, sqlite_with_rowid=False)
-
-
-def _id(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
-    return Column(name, Octets, primary_key=key, nullable=null)
-
-
-def _int(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
-    # Never a serial column: every key comes from the ledger.
-    return Column(name, BigInteger, primary_key=key, nullable=null, autoincrement=False)
-
-
-def _text(name: str, *, key: bool = False, null: bool = False) -> Column[Any]:
-    return Column(name, String, primary_key=key, nullable=null)
-
-
-def _wide(name: str, *, null: bool = False) -> Column[Any]:
-    return Column(name, Wide, nullable=null)
-
-
-def _bool(name: str, *, null: bool = False) -> Column[Any]:
-    return Column(name, Boolean, nullable=null)
-
-
-def _json(name: str) -> Column[Any]:
-    return Column(name, JSON, nullable=False)
-
-
 # The read model itself
 
-META: Final = _table("meta", _text("name", key=True), _text("value"))
+META: Final = table("meta", text("name", key=True), text("value"))
 
 #: How far each ledger was followed. One row is one application of the tracking recorder.
-POSITION: Final = _table(
+POSITION: Final = table(
     "position",
-    _text("application", key=True),
-    _int("notification_id", null=True),
-    _int("height"),
-    _id("hash"),
-    _int("head_offset"),
-    _int("next_offset"),
-    _int("time_us"),
-    _id("writer"),
-    _json("noise"),
-    _int("noise_count"),
-    _text("stopped", null=True),
+    text("application", key=True),
+    integer("notification_id", null=True),
+    integer("height"),
+    octets("hash"),
+    integer("head_offset"),
+    integer("next_offset"),
+    integer("time_us"),
+    octets("writer"),
+    json("noise"),
+    integer("noise_count"),
+    text("stopped", null=True),
 )
 
 #: How far a ledger has consumed its inputs, by its commits' runs.
-CONSUMED: Final = _table(
+CONSUMED: Final = table(
     "consumed",
-    _text("application", key=True),
-    _text("topic", key=True),
-    _int("partition", key=True),
-    _int("next"),
+    text("application", key=True),
+    text("topic", key=True),
+    integer("partition", key=True),
+    integer("next"),
 )
 
 # Settings
 
-PARAMETER: Final = _table(
+PARAMETER: Final = table(
     "parameter",
-    _text("name", key=True),
-    _int("value"),
-    _int("changed_us"),
-    _int("position"),
+    text("name", key=True),
+    integer("value"),
+    integer("changed_us"),
+    integer("position"),
 )
-CATALOGUE: Final = _table(
+CATALOGUE: Final = table(
     "catalogue",
-    _int("number", key=True),
-    _text("resource"),
-    _text("how"),
-    _int("unit"),
-    _int("price_nano"),
-    _text("revenue", null=True),
-    _bool("market"),
-    _int("since_us"),
-    _int("position"),
+    integer("number", key=True),
+    text("resource"),
+    text("how"),
+    integer("unit"),
+    integer("price_nano"),
+    text("revenue", null=True),
+    truth("market"),
+    integer("since_us"),
+    integer("position"),
 )
-SHARE: Final = _table(
-    "share", _text("revenue", key=True), _int("protocol_num"), _int("protocol_den")
+SHARE: Final = table(
+    "share", text("revenue", key=True), integer("protocol_num"), integer("protocol_den")
 )
 
 # Accounts, keys, money
 
-ACCOUNT: Final = _table(
+ACCOUNT: Final = table(
     "account",
-    _id("account", key=True),
-    _id("key"),
-    _id("owner"),
-    _id("payee"),
-    _int("opened_us"),
-    _int("position"),
+    octets("account", key=True),
+    octets("key"),
+    octets("owner"),
+    octets("payee"),
+    integer("opened_us"),
+    integer("position"),
     Index("account_by_position", "position"),
 )
-KEY: Final = _table(
+KEY: Final = table(
     "key",
-    _id("key", key=True),
-    _text("role"),
-    _id("account"),
-    _id("node", null=True),
-    _int("registered_us"),
-    _int("revoked_us", null=True),
-    _int("position"),
+    octets("key", key=True),
+    text("role"),
+    octets("account"),
+    octets("node", null=True),
+    integer("registered_us"),
+    integer("revoked_us", null=True),
+    integer("position"),
     Index("key_by_account", "account"),
 )
-BALANCE: Final = _table(
+BALANCE: Final = table(
     "balance",
-    _text("purse", key=True),
-    _id("owner", key=True),
-    _id("account"),
-    _wide("amount_nano"),
+    text("purse", key=True),
+    octets("owner", key=True),
+    octets("account"),
+    wide("amount_nano"),
     Index("balance_by_account", "account"),
     Index("balance_by_owner", "owner"),
 )
-POSTING: Final = _table(
+POSTING: Final = table(
     "posting",
-    _int("position", key=True),
-    _int("row", key=True),
-    _int("at_us"),
-    _text("event"),
-    _text("purse"),
-    _id("owner"),
-    _id("account"),
-    _wide("amount_nano"),
-    _wide("balance_nano"),
+    integer("position", key=True),
+    integer("row", key=True),
+    integer("at_us"),
+    text("event"),
+    text("purse"),
+    octets("owner"),
+    octets("account"),
+    wide("amount_nano"),
+    wide("balance_nano"),
     Index("posting_by_account", "account", "position", "row"),
 )
-CLAIM: Final = _table(
+CLAIM: Final = table(
     "claim",
-    _int("position", key=True),
-    _id("account"),
-    _wide("amount_nano"),
-    _wide("cumulative_nano"),
-    _id("transaction"),
-    _int("at_us"),
+    integer("position", key=True),
+    octets("account"),
+    wide("amount_nano"),
+    wide("cumulative_nano"),
+    octets("transaction"),
+    integer("at_us"),
     Index("claim_by_account", "account", "position"),
 )
 
 # Orders and rounds
 
-INSTRUMENT: Final = _table(
+INSTRUMENT: Final = table(
     "instrument",
-    _id("instrument", key=True),
-    _text("resource"),
-    _text("region"),
-    _int("round"),
-    _bool("open"),
-    _int("clears_us", null=True),
-    _int("cleared_position"),
-    _int("cleared_us", null=True),
-    _int("reference_nano", null=True),
-    _int("price_nano", null=True),
-    _int("traded_us", null=True),
-    _int("volume_milli"),
-    _int("position"),
+    octets("instrument", key=True),
+    text("resource"),
+    text("region"),
+    integer("round"),
+    truth("open"),
+    integer("clears_us", null=True),
+    integer("cleared_position"),
+    integer("cleared_us", null=True),
+    integer("reference_nano", null=True),
+    integer("price_nano", null=True),
+    integer("traded_us", null=True),
+    integer("volume_milli"),
+    integer("position"),
 )
-OFFER: Final = _table(
+OFFER: Final = table(
     "offer",
-    _id("offer", key=True),
-    _int("order_no"),
-    _id("instrument"),
-    _text("resource"),
-    _text("region"),
-    _id("node"),
-    _id("provider"),
-    _id("account"),
-    _int("quantity_milli"),
-    _int("leased_milli"),
-    _int("ask_nano"),
-    _bool("interruptible"),
-    _int("notice_us"),
-    _int("placed_us"),
-    _int("withdrawn_us", null=True),
-    _text("state"),
-    _int("position"),
+    octets("offer", key=True),
+    integer("order_no"),
+    octets("instrument"),
+    text("resource"),
+    text("region"),
+    octets("node"),
+    octets("provider"),
+    octets("account"),
+    integer("quantity_milli"),
+    integer("leased_milli"),
+    integer("ask_nano"),
+    truth("interruptible"),
+    integer("notice_us"),
+    integer("placed_us"),
+    integer("withdrawn_us", null=True),
+    text("state"),
+    integer("position"),
     Index("offer_by_position", "position"),
     Index("offer_in_book", "instrument", "state"),
 )
-BID: Final = _table(
+BID: Final = table(
     "bid",
-    _id("bid", key=True),
-    _int("order_no"),
-    _id("instrument"),
-    _text("resource"),
-    _text("region"),
-    _id("account"),
-    _int("quantity_milli"),
-    _int("lot_milli"),
-    _int("open_lots"),
-    _int("limit_nano"),
-    _int("term_us"),
-    _json("allocations"),
-    _json("metered"),
-    _int("lot_allocated_nano"),
-    _int("lot_usage_nano"),
-    _bool("reserved"),
-    _id("specification"),
-    _int("placed_us"),
-    _int("done_us", null=True),
-    _text("state"),
-    _int("position"),
+    octets("bid", key=True),
+    integer("order_no"),
+    octets("instrument"),
+    text("resource"),
+    text("region"),
+    octets("account"),
+    integer("quantity_milli"),
+    integer("lot_milli"),
+    integer("open_lots"),
+    integer("limit_nano"),
+    integer("term_us"),
+    json("allocations"),
+    json("metered"),
+    integer("lot_allocated_nano"),
+    integer("lot_usage_nano"),
+    truth("reserved"),
+    octets("specification"),
+    integer("placed_us"),
+    integer("done_us", null=True),
+    text("state"),
+    integer("position"),
     Index("bid_by_position", "position"),
     Index("bid_in_book", "instrument", "state"),
 )
-ROUND: Final = _table(
+ROUND: Final = table(
     "round",
-    _id("instrument", key=True),
-    _int("number", key=True),
-    _text("resource"),
-    _text("region"),
-    _int("opened_us"),
-    _int("clears_us"),
-    _int("cleared_us", null=True),
-    _int("reference_nano", null=True),
-    _int("low_nano", null=True),
-    _int("high_nano", null=True),
-    _int("price_nano", null=True),
-    _int("demand_milli", null=True),
-    _int("supply_milli", null=True),
-    _int("volume_milli", null=True),
-    _int("position"),
+    octets("instrument", key=True),
+    integer("number", key=True),
+    text("resource"),
+    text("region"),
+    integer("opened_us"),
+    integer("clears_us"),
+    integer("cleared_us", null=True),
+    integer("reference_nano", null=True),
+    integer("low_nano", null=True),
+    integer("high_nano", null=True),
+    integer("price_nano", null=True),
+    integer("demand_milli", null=True),
+    integer("supply_milli", null=True),
+    integer("volume_milli", null=True),
+    integer("position"),
     Index("round_by_position", "position"),
 )
-TRADE: Final = _table(
+TRADE: Final = table(
     "trade",
-    _int("position", key=True),
-    _int("row", key=True),
-    _id("instrument"),
-    _int("number"),
-    _id("bid"),
-    _id("offer"),
-    _id("node"),
-    _int("lots"),
-    _int("quantity_milli"),
-    _int("price_nano"),
-    _id("lease"),
-    _int("at_us"),
+    integer("position", key=True),
+    integer("row", key=True),
+    octets("instrument"),
+    integer("number"),
+    octets("bid"),
+    octets("offer"),
+    octets("node"),
+    integer("lots"),
+    integer("quantity_milli"),
+    integer("price_nano"),
+    octets("lease"),
+    integer("at_us"),
     Index("trade_by_round", "instrument", "number"),
 )
 
 # Leases
 
-LEASE: Final = _table(
+LEASE: Final = table(
     "lease",
-    _id("lease", key=True),
-    _id("bid"),
-    _id("offer"),
-    _id("instrument"),
-    _int("round"),
-    _id("buyer"),
-    _id("provider"),
-    _id("account"),
-    _id("node"),
-    _text("resource"),
-    _int("device_milli"),
-    _int("price_nano"),
-    _int("term_us"),
-    _int("ready_by_us"),
-    _json("allocations"),
-    _json("metered"),
-    _bool("interruptible"),
-    _int("notice_us"),
-    _bool("reserved"),
-    _int("escrow_allocated_nano"),
-    _int("escrow_usage_nano"),
-    _wide("topped_up_nano"),
-    _text("state"),
-    _text("reason", null=True),
-    _int("opened_us"),
-    _int("ready_us", null=True),
-    _int("expires_us", null=True),
-    _int("reclaim_us", null=True),
-    _int("ended_us", null=True),
-    _int("closing_us", null=True),
-    _int("closed_us", null=True),
-    _int("window_end_us", null=True),
-    _int("covered_us"),
-    _bool("final"),
-    _wide("provider_nano"),
-    _wide("protocol_nano"),
-    _int("early_nano"),
-    _wide("refund_nano"),
-    _int("position"),
+    octets("lease", key=True),
+    octets("bid"),
+    octets("offer"),
+    octets("instrument"),
+    integer("round"),
+    octets("buyer"),
+    octets("provider"),
+    octets("account"),
+    octets("node"),
+    text("resource"),
+    integer("device_milli"),
+    integer("price_nano"),
+    integer("term_us"),
+    integer("ready_by_us"),
+    json("allocations"),
+    json("metered"),
+    truth("interruptible"),
+    integer("notice_us"),
+    truth("reserved"),
+    integer("escrow_allocated_nano"),
+    integer("escrow_usage_nano"),
+    wide("topped_up_nano"),
+    text("state"),
+    text("reason", null=True),
+    integer("opened_us"),
+    integer("ready_us", null=True),
+    integer("expires_us", null=True),
+    integer("reclaim_us", null=True),
+    integer("ended_us", null=True),
+    integer("closing_us", null=True),
+    integer("closed_us", null=True),
+    integer("window_end_us", null=True),
+    integer("covered_us"),
+    truth("final"),
+    wide("provider_nano"),
+    wide("protocol_nano"),
+    integer("early_nano"),
+    wide("refund_nano"),
+    integer("position"),
     Index("lease_by_position", "position"),
     Index("lease_by_buyer", "buyer", "position"),
     Index("lease_by_provider", "provider", "position"),
     Index("lease_by_node", "node", "position"),
     Index("lease_by_state", "state", "position"),
 )
-LEASE_LINE: Final = _table(
+LEASE_LINE: Final = table(
     "lease_line",
-    _id("lease", key=True),
-    _text("resource", key=True),
-    _int("quantity"),
-    _wide("charged_nano"),
-    _wide("posted_nano"),
-    _wide("protocol_nano"),
-    _wide("unfunded_nano"),
-    _int("window_end_us"),
+    octets("lease", key=True),
+    text("resource", key=True),
+    integer("quantity"),
+    wide("charged_nano"),
+    wide("posted_nano"),
+    wide("protocol_nano"),
+    wide("unfunded_nano"),
+    integer("window_end_us"),
 )
 
 # Providers and nodes
 
-PROVIDER: Final = _table(
+PROVIDER: Final = table(
     "provider",
-    _id("provider", key=True),
-    _id("account"),
-    _text("location"),
-    _id("network"),
-    _int("uptime_ppm"),
-    _int("response_time_ms"),
-    _int("durability_pp12"),
-    _int("penalty_ppm"),
-    _int("registered_us"),
-    _int("admitted_us", null=True),
-    _wide("required_nano"),
-    _int("nodes"),
-    _int("leases"),
-    _wide("posted_nano"),
-    _wide("matured_nano"),
-    _int("windows"),
-    _int("obliged_us"),
-    _int("down_us"),
-    _int("excess_us"),
-    _int("slashes"),
-    _wide("slashed_nano"),
-    _wide("shortfall_nano"),
-    _int("position"),
+    octets("provider", key=True),
+    octets("account"),
+    text("location"),
+    octets("network"),
+    integer("uptime_ppm"),
+    integer("response_time_ms"),
+    integer("durability_pp12"),
+    integer("penalty_ppm"),
+    integer("registered_us"),
+    integer("admitted_us", null=True),
+    wide("required_nano"),
+    integer("nodes"),
+    integer("leases"),
+    wide("posted_nano"),
+    wide("matured_nano"),
+    integer("windows"),
+    integer("obliged_us"),
+    integer("down_us"),
+    integer("excess_us"),
+    integer("slashes"),
+    wide("slashed_nano"),
+    wide("shortfall_nano"),
+    integer("position"),
     Index("provider_by_position", "position"),
 )
-NODE: Final = _table(
+NODE: Final = table(
     "node",
-    _id("node", key=True),
-    _id("provider"),
-    _id("account"),
-    _id("key"),
-    _text("region"),
-    _json("identities"),
-    _int("manifest_version"),
-    _int("beat_us"),
-    _int("grace_us"),
-    _wide("required_nano"),
-    _int("registered_us"),
-    _int("retired_us", null=True),
-    _text("health"),
-    _int("down_since_us", null=True),
-    _int("up_us", null=True),
-    _int("health_us", null=True),
-    _int("position"),
+    octets("node", key=True),
+    octets("provider"),
+    octets("account"),
+    octets("key"),
+    text("region"),
+    json("identities"),
+    integer("manifest_version"),
+    integer("beat_us"),
+    integer("grace_us"),
+    wide("required_nano"),
+    integer("registered_us"),
+    integer("retired_us", null=True),
+    text("health"),
+    integer("down_since_us", null=True),
+    integer("up_us", null=True),
+    integer("health_us", null=True),
+    integer("position"),
     Index("node_by_position", "position"),
     Index("node_by_provider", "provider", "position"),
 )
-NODE_CAPACITY: Final = _table(
+NODE_CAPACITY: Final = table(
     "node_capacity",
-    _id("node", key=True),
-    _text("resource", key=True),
-    _int("amount"),
-    _int("leased"),
+    octets("node", key=True),
+    text("resource", key=True),
+    integer("amount"),
+    integer("leased"),
 )
-ATTESTATION: Final = _table(
+ATTESTATION: Final = table(
     "attestation",
-    _int("position", key=True),
-    _id("node"),
-    _id("attestor"),
-    _json("leaves"),
-    _int("expires_us"),
-    _int("at_us"),
+    integer("position", key=True),
+    octets("node"),
+    octets("attestor"),
+    json("leaves"),
+    integer("expires_us"),
+    integer("at_us"),
     Index("attestation_by_node", "node", "position"),
 )
-SLA_WINDOW: Final = _table(
+SLA_WINDOW: Final = table(
     "sla_window",
-    _id("node", key=True),
-    _int("start_us", key=True),
-    _id("provider"),
-    _int("end_us"),
-    _int("obliged_us"),
-    _int("down_us"),
-    _int("allowance_us"),
-    _int("excess_us"),
-    _wide("base_nano"),
-    _wide("required_nano"),
-    _wide("required_all_nano"),
-    _wide("slash_nano"),
-    _id("slash", null=True),
-    _int("at_us"),
-    _int("position"),
+    octets("node", key=True),
+    integer("start_us", key=True),
+    octets("provider"),
+    integer("end_us"),
+    integer("obliged_us"),
+    integer("down_us"),
+    integer("allowance_us"),
+    integer("excess_us"),
+    wide("base_nano"),
+    wide("required_nano"),
+    wide("required_all_nano"),
+    wide("slash_nano"),
+    octets("slash", null=True),
+    integer("at_us"),
+    integer("position"),
     Index("sla_window_by_provider", "provider", "position"),
 )
-SLASH: Final = _table(
+SLASH: Final = table(
     "slash",
-    _id("slash", key=True),
-    _id("provider"),
-    _id("node", null=True),
-    _text("fault"),
-    _int("fault_us"),
-    _wide("base_nano"),
-    _wide("due_nano"),
-    _wide("taken_nano"),
-    _wide("shortfall_nano"),
-    _id("pot", null=True),
-    _int("at_us"),
-    _int("position"),
+    octets("slash", key=True),
+    octets("provider"),
+    octets("node", null=True),
+    text("fault"),
+    integer("fault_us"),
+    wide("base_nano"),
+    wide("due_nano"),
+    wide("taken_nano"),
+    wide("shortfall_nano"),
+    octets("pot", null=True),
+    integer("at_us"),
+    integer("position"),
     Index("slash_by_provider", "provider", "position"),
 )
-POT: Final = _table(
+POT: Final = table(
     "pot",
-    _id("pot", key=True),
-    _id("provider"),
-    _id("account"),
-    _wide("frozen_nano"),
-    _wide("slashed_nano", null=True),
-    _wide("thawed_nano", null=True),
-    _int("opened_us"),
-    _int("joins_until_us"),
-    _int("divides_us"),
-    _int("divided_us", null=True),
-    _int("position"),
+    octets("pot", key=True),
+    octets("provider"),
+    octets("account"),
+    wide("frozen_nano"),
+    wide("slashed_nano", null=True),
+    wide("thawed_nano", null=True),
+    integer("opened_us"),
+    integer("joins_until_us"),
+    integer("divides_us"),
+    integer("divided_us", null=True),
+    integer("position"),
     Index("pot_by_provider", "provider", "position"),
 )
-EVIDENCE: Final = _table(
+EVIDENCE: Final = table(
     "evidence",
-    _int("position", key=True),
-    _id("pot"),
-    _id("slash"),
-    _id("provider"),
-    _id("node"),
-    _text("fault"),
-    _int("fault_us"),
-    _id("lease", null=True),
-    _id("key"),
-    _id("first"),
-    _id("second"),
-    _wide("base_nano"),
-    _wide("due_nano"),
-    _int("at_us"),
+    integer("position", key=True),
+    octets("pot"),
+    octets("slash"),
+    octets("provider"),
+    octets("node"),
+    text("fault"),
+    integer("fault_us"),
+    octets("lease", null=True),
+    octets("key"),
+    octets("first"),
+    octets("second"),
+    wide("base_nano"),
+    wide("due_nano"),
+    integer("at_us"),
     Index("evidence_by_pot", "pot", "position"),
 )
 
 # Epochs, as the market cut them
 
-EPOCH: Final = _table(
+EPOCH: Final = table(
     "epoch",
-    _int("number", key=True),
-    _int("at_us"),
-    _int("height"),
-    _int("accounts"),
-    _wide("added_nano"),
-    _wide("deposited_nano"),
-    _wide("authorised_nano"),
-    _wide("paid_nano"),
-    _id("state_root"),
-    _json("positions"),
-    _int("anchored_us", null=True),
-    _id("anchored", null=True),
-    _int("block", null=True),
-    _id("transaction", null=True),
-    _int("position"),
+    integer("number", key=True),
+    integer("at_us"),
+    integer("height"),
+    integer("accounts"),
+    wide("added_nano"),
+    wide("deposited_nano"),
+    wide("authorised_nano"),
+    wide("paid_nano"),
+    octets("state_root"),
+    json("positions"),
+    integer("anchored_us", null=True),
+    octets("anchored", null=True),
+    integer("block", null=True),
+    octets("transaction", null=True),
+    integer("position"),
 )
-PAYABLE: Final = _table(
+PAYABLE: Final = table(
     "payable",
-    _int("epoch", key=True),
-    _id("account", key=True),
-    _id("payee"),
-    _wide("added_nano"),
-    _wide("cumulative_nano"),
+    integer("epoch", key=True),
+    octets("account", key=True),
+    octets("payee"),
+    wide("added_nano"),
+    wide("cumulative_nano"),
     Index("payable_by_account", "account", "epoch"),
 )
 
 # Settlement's own
 
-CHECKPOINT: Final = _table(
+CHECKPOINT: Final = table(
     "checkpoint",
-    _int("epoch", key=True),
-    _int("at_us"),
-    _json("roots"),
-    _id("ledgers_root"),
-    _id("state_root"),
-    _id("payout_root"),
-    _int("payout_count"),
-    _wide("deposited_nano"),
-    _wide("authorised_nano"),
-    _wide("paid_nano"),
-    _id("previous"),
-    _id("checkpoint"),
-    _int("anchored_us", null=True),
-    _int("position"),
+    integer("epoch", key=True),
+    integer("at_us"),
+    json("roots"),
+    octets("ledgers_root"),
+    octets("state_root"),
+    octets("payout_root"),
+    integer("payout_count"),
+    wide("deposited_nano"),
+    wide("authorised_nano"),
+    wide("paid_nano"),
+    octets("previous"),
+    octets("checkpoint"),
+    integer("anchored_us", null=True),
+    integer("position"),
 )
-PAYOUT_LEAF: Final = _table(
+PAYOUT_LEAF: Final = table(
     "payout_leaf",
-    _int("epoch", key=True),
-    _id("account", key=True),
-    _id("payee"),
-    _wide("cumulative_nano"),
+    integer("epoch", key=True),
+    octets("account", key=True),
+    octets("payee"),
+    wide("cumulative_nano"),
 )
 
 # Metering's own
 
-METER_NODE: Final = _table(
+METER_NODE: Final = table(
     "meter_node",
-    _id("node", key=True),
-    _int("shard"),
-    _bool("up"),
-    _int("since_us", null=True),
-    _int("changed_us"),
+    octets("node", key=True),
+    integer("shard"),
+    truth("up"),
+    integer("since_us", null=True),
+    integer("changed_us"),
 )
-METER_STATEMENT: Final = _table(
+METER_STATEMENT: Final = table(
     "meter_statement",
-    _id("lease", key=True),
-    _int("shard"),
-    _int("window_end_us"),
-    _int("covered_us"),
-    _bool("final"),
-    _json("quantities"),
-    _int("at_us"),
+    octets("lease", key=True),
+    integer("shard"),
+    integer("window_end_us"),
+    integer("covered_us"),
+    truth("final"),
+    json("quantities"),
+    integer("at_us"),
 )
-CONTRADICTION: Final = _table(
+CONTRADICTION: Final = table(
     "contradiction",
-    _int("shard", key=True),
-    _int("position", key=True),
-    _id("node"),
-    _id("lease"),
-    _text("resource"),
-    _int("generation"),
-    _int("time_us"),
-    _id("key"),
-    _int("first_total"),
-    _int("second_total"),
-    _id("first"),
-    _id("second"),
-    _int("at_us"),
+    integer("shard", key=True),
+    integer("position", key=True),
+    octets("node"),
+    octets("lease"),
+    text("resource"),
+    integer("generation"),
+    integer("time_us"),
+    octets("key"),
+    integer("first_total"),
+    integer("second_total"),
+    octets("first"),
+    octets("second"),
+    integer("at_us"),
 )
 
 # Answers and history, of every ledger
 
-ANSWER: Final = _table(
+ANSWER: Final = table(
     "answer",
-    _int("ledger", key=True),
-    _id("key", key=True),
-    _int("session", key=True),
-    _int("number", key=True),
-    _int("shard"),
-    _int("height"),
-    _id("digest"),
-    _text("kind"),
-    _int("code"),
-    _text("detail"),
-    _json("rows"),
-    _int("at_us"),
-    _int("position"),
+    integer("ledger", key=True),
+    octets("key", key=True),
+    integer("session", key=True),
+    integer("number", key=True),
+    integer("shard"),
+    integer("height"),
+    octets("digest"),
+    text("kind"),
+    integer("code"),
+    text("detail"),
+    json("rows"),
+    integer("at_us"),
+    integer("position"),
 )
-HISTORY: Final = Table(
+HISTORY: Final = table(
     "history",
-    METADATA,
-    Column("ledger", Integer, primary_key=True, autoincrement=False),
-    Column("shard", Integer, primary_key=True, autoincrement=False),
-    _int("position", key=True),
-    _int("height"),
-    _int("at_us"),
-    _id("aggregate"),
-    _int("version"),
-    _int("schema"),
-    _id("payload"),
+    integer("ledger", key=True),
+    integer("shard", key=True),
+    integer("position", key=True),
+    integer("height"),
+    integer("at_us"),
+    octets("aggregate"),
+    integer("version"),
+    integer("schema"),
+    octets("payload"),
     # Set for orders: hidden until a round of this instrument has cleared (design 6).
-    _id("sealed_by", null=True),
+    octets("sealed_by", null=True),
     Index("history_by_aggregate", "ledger", "shard", "aggregate", "position"),
     Index("history_by_schema", "ledger", "shard", "schema", "position"),
-    sqlite_with_rowid=False,
 )

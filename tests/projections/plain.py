@@ -9,9 +9,10 @@ from sqlalchemy import Connection, Table, select
 from domain.commit import LEDGER_TOPICS, CommitBody, Ledger, body_of, parse, unpack_event
 from domain.ports import Log
 from domain.telemetry import TelemetryAccepted
+from projections.columns import METADATA
 from projections.fold import fold
 from projections.fold_rows import At, Key, Row, Rows, primary
-from projections.tables import CONSUMED, META, METADATA, POSITION
+from projections.tables import CONSUMED, META, POSITION
 from tests.projections.ledgers import codec
 
 #: What is no fold of events.

@@ -189,8 +189,9 @@ def close(
     """End a lease as its buyer; at least the minimum time is charged."""
     from domain.lease import CloseLease
 
+    command = CloseLease(lease=_id(lease))
     told(
-        speaker(api, key, passphrase_file).command(CloseLease(lease=_id(lease))),
+        speaker(api, key, passphrase_file).command(command),
         as_json,
         note="Its final statement and the refund follow when its closing time has passed.",
     )
@@ -207,7 +208,8 @@ def reject(
     """Reject a lease as its buyer within its first minutes, at no charge."""
     from domain.lease import RejectLease
 
-    told(speaker(api, key, passphrase_file).command(RejectLease(lease=_id(lease))), as_json)
+    command = RejectLease(lease=_id(lease))
+    told(speaker(api, key, passphrase_file).command(command), as_json)
 
 
 @app.command("reclaim")
@@ -238,7 +240,8 @@ def complete(
     """Say as its node that the workload has ended by itself."""
     from domain.lease import CompleteLease
 
-    told(speaker(api, key, passphrase_file).command(CompleteLease(lease=_id(lease))), as_json)
+    command = CompleteLease(lease=_id(lease))
+    told(speaker(api, key, passphrase_file).command(command), as_json)
 
 
 @app.command("fail")
@@ -252,7 +255,8 @@ def fail(
     """Give a lease up as its provider."""
     from domain.lease import FailLease
 
-    told(speaker(api, key, passphrase_file).command(FailLease(lease=_id(lease))), as_json)
+    command = FailLease(lease=_id(lease))
+    told(speaker(api, key, passphrase_file).command(command), as_json)
 
 
 def _id(text: str) -> LeaseId:

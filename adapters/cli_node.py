@@ -128,6 +128,8 @@ def attest(
     from domain.node import AttestationRow, AttestNodes, leaf
 
     which = NodeId(hexadecimal(node, 16, "a node"))
+    given_us = None if lasts is None else duration(lasts)
+    attestor = _attestor(folder, key, passphrase_file)
     asked = Api(api)
     found = asked.get(f"/v1/nodes/{which.hex()}")["node"]
     longest = _parameter(asked, "attestation_us")
@@ -138,10 +140,10 @@ def attest(
             leaf(which, each["resource"], whole(each["amount"]), version)
             for each in found["capacity"]
         ),
-        # A moment less than allowed: it is judged by the ledger's time, which is later than now.
-        expires_us=time.time_ns() // 1000 + (longest if lasts is None else duration(lasts)),
+        # As long as allowed from now is less than that when the ledger judges it, a moment later.
+        expires_us=time.time_ns() // 1000 + (longest if given_us is None else given_us),
     )
-    who = speaker_of(asked, _attestor(folder, key, passphrase_file))
+    who = speaker_of(asked, attestor)
     told(who.command(AttestNodes(attestations=(row,))), as_json)
 
 

@@ -1,0 +1,1 @@
+"""The command line, from a typing error to a whole lease."""

@@ -10,6 +10,7 @@ from domain.invariant import invariant
 from domain.journal import NOBODY, Posting, Purse, move
 from domain.record import record
 from domain.refusal import Refused, code
+from domain.round import TOO_MANY_LIVE_ORDERS
 
 
 @record("synor.account.v1.AccountOpened")
@@ -19,8 +20,18 @@ class AccountOpened:
     at_us: Annotated[int, "effective time, µs UTC"]
     account: Annotated[AccountId, "the account; aggregate id"]
     key: Annotated[PublicKey, "first owner key"]
-    owner: Annotated[AccountId, "beneficial owner: itself, or the account that it belongs to"]
+    owner: Annotated[AccountId, "beneficial owner: itself, until another account admits it"]
     payee: Annotated[Address, "EVM address that payouts go to"]
+    wishes: Annotated[AccountId | None, "account that may admit it as one of its own"] = None
+
+
+@record("synor.account.v1.AccountAdmitted")
+class AccountAdmitted:
+    """Both sides agreed: from here on the account belongs to another."""
+
+    at_us: Annotated[int, "effective time, µs UTC"]
+    account: Annotated[AccountId, "the account that wished it; aggregate id"]
+    owner: Annotated[AccountId, "its beneficial owner"]
 
 
 @record("synor.account.v1.PayeeSet")
@@ -81,6 +92,7 @@ class ClaimSettled:
 
 AccountEvent = (
     AccountOpened
+    | AccountAdmitted
     | PayeeSet
     | DepositCredited
     | WithdrawalRequested
@@ -104,6 +116,7 @@ class Opened:
     """An account with an owner. Balances are the journal's; here stands what only grows."""
 
     owner: AccountId
+    wishes: AccountId | None
     payee: Address
     deposited_nano: int
     matured_nano: int = 0
@@ -121,7 +134,14 @@ class OpenAccount:
     """Any key may open the account that derives from it."""
 
     payee: Annotated[Address, "EVM address that payouts go to"]
-    owner: Annotated[AccountId | None, "beneficial owner if it is another account"] = None
+    owner: Annotated[AccountId | None, "beneficial owner, if it is another that admits it"] = None
+
+
+@record("synor.command.v1.AdmitAccount")
+class AdmitAccount:
+    """A beneficial owner takes an account that wished for it: one cap on orders, one owner."""
+
+    account: Annotated[AccountId, "the account"]
 
 
 @record("synor.command.v1.SetPayee")
@@ -169,6 +189,16 @@ ACCOUNT_EXISTS: Final = code(301, "account_exists", "A key opens one account; us
 OWNER_UNKNOWN: Final = code(
     303, "owner_unknown", "Name an opened account as beneficial owner, or none."
 )
+ADMISSION_NOT_WISHED: Final = code(
+    320, "admission_not_wished", "Let the account name yours as its owner when it is opened."
+)
+ALREADY_ADMITTED: Final = code(321, "already_admitted", "Nothing to do: it is yours.")
+OWNED_BY_ANOTHER: Final = code(
+    322, "owned_by_another", "Admit it from the account that yours belongs to, if it wishes that."
+)
+OWNS_OTHERS: Final = code(
+    323, "owns_others", "An account that has admitted others stays its own beneficial owner."
+)
 AMOUNT_NOT_POSITIVE: Final = code(304, "amount_not_positive", "Name an amount above zero.")
 INSUFFICIENT_FREE: Final = code(
     305, "insufficient_free", "Deposit more, or free what is reserved, and send it again."
@@ -196,21 +226,55 @@ def decide_open(
     *,
     account: AccountId,
     key: PublicKey,
-    owner: AccountId | None,
+    owner_opened: bool,
     now_us: int,
 ) -> AccountOpened | Refused:
-    """The first thing that a key does; ``owner`` is the beneficial owner of the account named."""
+    """The first thing that a key does; ``owner_opened``: the owner that it names has an account.
+
+    The account is its own beneficial owner until that one admits it, so nobody is named against
+    its will.
+    """
     if isinstance(state, Opened):
         return Refused(ACCOUNT_EXISTS, account.hex())
-    if owner is None and command.owner is not None:
+    if command.owner is not None and not owner_opened:
         return Refused(OWNER_UNKNOWN, command.owner.hex())
     return AccountOpened(
         at_us=now_us,
         account=account,
         key=key,
-        owner=account if owner is None else owner,
+        owner=account,
         payee=command.payee,
+        wishes=command.owner,
     )
+
+
+def decide_admit(
+    state: AccountState | None,
+    *,
+    account: AccountId,
+    by: AccountId,
+    by_owner: AccountId,
+    owns_others: bool,
+    orders: int,
+    live_orders: int,
+    now_us: int,
+) -> AccountAdmitted | Refused:
+    """The other side of a wish (R8.1, R8.7). Owners own no owners, so there is no chain to follow.
+
+    ``by_owner``: the beneficial owner of the account that admits; ``orders``: live ones of both,
+    of which one owner may have ``live_orders``.
+    """
+    if not isinstance(state, Opened) or state.wishes != by:
+        return Refused(ADMISSION_NOT_WISHED, account.hex())
+    if state.owner != account:
+        return Refused(ALREADY_ADMITTED, account.hex())
+    if by_owner != by:
+        return Refused(OWNED_BY_ANOTHER, by_owner.hex())
+    if owns_others:
+        return Refused(OWNS_OTHERS, account.hex())
+    if orders > live_orders:
+        return Refused(TOO_MANY_LIVE_ORDERS, f"{orders} together, at most {live_orders}")
+    return AccountAdmitted(at_us=now_us, account=account, owner=by)
 
 
 def decide_withdraw(
@@ -291,8 +355,13 @@ def evolve(state: AccountState | None, event: AccountEvent) -> AccountState:
             before = state or Unopened()
             invariant(isinstance(before, Unopened), "an account is opened once")
             return Opened(
-                owner=event.owner, payee=event.payee, deposited_nano=before.deposited_nano
+                owner=event.owner,
+                wishes=event.wishes,
+                payee=event.payee,
+                deposited_nano=before.deposited_nano,
             )
+        case AccountAdmitted():
+            return replace(_opened(state), owner=event.owner)
         case DepositCredited():
             known = state or Unopened()
             return replace(known, deposited_nano=known.deposited_nano + event.amount_nano)

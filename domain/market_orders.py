@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from domain import bid, offer
 from domain import round as rounds
+from domain.account import AccountAdmitted
 from domain.bid import BidCancelled, BidFilled, BidPlaced, BidRow, CancelBid, PlaceBids
 from domain.catalogue import Revenue
 from domain.clearing import (
@@ -393,6 +394,11 @@ class OrdersFold:
     def apply(self, event: Any) -> None:
         """Take in one event."""
         match event:
+            case AccountAdmitted():
+                # It owned itself alone, so its orders are all that its count held.
+                moved = self._live.pop(event.account, 0)
+                if moved:
+                    self._live[event.owner] = self._live.get(event.owner, 0) + moved
             case BidPlaced():
                 self._placed(event.bid, event.account, event.order_no)
             case OfferPlaced():

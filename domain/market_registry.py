@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 
 from domain import account, key, ledger, node, provider
 from domain.account import (
+    AdmitAccount,
     ObserveClaim,
     ObserveDeposit,
     OpenAccount,
@@ -75,17 +76,13 @@ def _open_account(market: Market, request: Request) -> Refused | Sequence[RowRef
     command: OpenAccount = request.command
     if request.holder.role is not Role.OWNER:
         return Refused(KEY_ROLE, f"{request.holder.role.value} has no account of its own")
-    registry = market.folds.registry
     account_id = request.holder.account
-    owner = None
-    if command.owner is not None and registry.opened(command.owner):
-        owner = registry.beneficial_owner(command.owner)
     said = account.decide_open(
         command,
         market.unit.state(AggregateId(account_id)),
         account=account_id,
         key=PublicKey(request.key),
-        owner=owner,
+        owner_opened=command.owner is not None and market.folds.registry.opened(command.owner),
         now_us=market.time_us,
     )
     if isinstance(said, Refused):
@@ -101,6 +98,26 @@ def _open_account(market: Market, request: Request) -> Refused | Sequence[RowRef
         ),
     )
     return ()
+
+
+def _admit_account(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    refused = role_refused(request, Role.OWNER)
+    if refused is not None:
+        return refused
+    command: AdmitAccount = request.command
+    folds = market.folds
+    by = request.holder.account
+    said = account.decide_admit(
+        market.unit.state(AggregateId(command.account)),
+        account=command.account,
+        by=by,
+        by_owner=folds.registry.beneficial_owner(by),
+        owns_others=folds.registry.owns_others(command.account),
+        orders=folds.orders.live_of(by) + folds.orders.live_of(command.account),
+        live_orders=market.parameters.live_orders,
+        now_us=market.time_us,
+    )
+    return _emitted(market, AggregateId(command.account), said)
 
 
 def _set_payee(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
@@ -333,6 +350,7 @@ def _by(events: Any, evolve: Callable[[Any, Any], Any]) -> dict[type[Any], Calla
 
 HANDLERS: Final = {
     OpenAccount: _open_account,
+    AdmitAccount: _admit_account,
     SetPayee: _set_payee,
     Withdraw: _withdraw,
     ObserveDeposit: _observe_deposit,

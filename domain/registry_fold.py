@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from domain import ledger
-from domain.account import AccountOpened, DepositCredited, PayeeSet
+from domain.account import AccountAdmitted, AccountOpened, DepositCredited, PayeeSet
 from domain.catalogue import Catalogue
 from domain.genesis import Genesis
 from domain.ids import AccountId, Hash32, NodeId, ProviderId, PublicKey
@@ -61,6 +61,7 @@ class RegistryFold:
         self._genesis = genesis
         self._market: Market | None = None
         self._owners: dict[AccountId, AccountId] = {}
+        self._owns: dict[AccountId, None] = {}
         self._payees: dict[AccountId, bytes] = {}
         self._providers: dict[ProviderId, ProviderFacts] = {}
         self._by_account: dict[AccountId, ProviderId] = {}
@@ -82,6 +83,10 @@ class RegistryFold:
     def beneficial_owner(self, account_id: AccountId) -> AccountId:
         """The account that this one belongs to; itself where it belongs to none."""
         return self._owners.get(account_id, account_id)
+
+    def owns_others(self, account_id: AccountId) -> bool:
+        """Whether the account has admitted others."""
+        return account_id in self._owns
 
     def payee(self, account_id: AccountId) -> bytes | None:
         """The EVM address of an opened account."""
@@ -112,6 +117,10 @@ class RegistryFold:
     def _account_opened(self, event: AccountOpened) -> None:
         self._owners[event.account] = event.owner
         self._payees[event.account] = event.payee
+
+    def _account_admitted(self, event: AccountAdmitted) -> None:
+        self._owners[event.account] = event.owner
+        self._owns[event.owner] = None
 
     def _payee_set(self, event: PayeeSet) -> None:
         self._payees[event.account] = event.payee
@@ -184,6 +193,7 @@ class RegistryFold:
 
 _FOLLOW: Final[Mapping[type[Any], Callable[[RegistryFold, Any], None]]] = {
     AccountOpened: RegistryFold._account_opened,
+    AccountAdmitted: RegistryFold._account_admitted,
     PayeeSet: RegistryFold._payee_set,
     DepositCredited: RegistryFold._deposit_credited,
     ParameterChanged: RegistryFold._parameter_changed,

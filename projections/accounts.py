@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Table
 
-from domain.account import AccountOpened, ClaimSettled, PayeeSet
+from domain.account import AccountAdmitted, AccountOpened, ClaimSettled, PayeeSet
 from domain.commit import Ledger
 from domain.journal import Purse
 from domain.key import KeyRegistered, KeyRevoked
@@ -42,6 +42,10 @@ BEHIND: Final[Mapping[Purse, tuple[Table, str]]] = {
 
 def _opened(rows: Rows, at: At, event: AccountOpened) -> None:
     rows.put(ACCOUNT, copied(event, ACCOUNT, opened_us=event.at_us, position=at.position))
+
+
+def _admitted(rows: Rows, at: At, event: AccountAdmitted) -> None:
+    rows.change(ACCOUNT, event.account, owner=event.owner)
 
 
 def _payee(rows: Rows, at: At, event: PayeeSet) -> None:
@@ -105,6 +109,7 @@ ACCOUNTS: Final = Projection(
     tables=(ACCOUNT, KEY, BALANCE, POSTING, CLAIM),
     handlers={
         AccountOpened: _opened,
+        AccountAdmitted: _admitted,
         PayeeSet: _payee,
         KeyRegistered: _registered,
         KeyRevoked: _revoked,

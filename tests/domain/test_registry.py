@@ -116,16 +116,6 @@ def test_a_repeated_number_is_silent_and_keeps_its_first_answer() -> None:
     assert world.balance(Purse.WITHDRAWAL, world.account("alice")) == 3
 
 
-def test_a_subsidiary_belongs_to_the_owner_of_its_owner() -> None:
-    """R8.7 counts orders by beneficial owner: the root, not the next account."""
-    world = World()
-    for name, owner in (("holding", None), ("daughter", "holding"), ("niece", "daughter")):
-        world.open(name, owner=owner)
-    owner_of = world.market.folds.registry.beneficial_owner
-    assert owner_of(world.account("niece")) == world.account("holding")
-    assert owner_of(AccountId(bytes(16))) == AccountId(bytes(16))
-
-
 def test_money_that_comes_before_its_owner_waits_on_the_account() -> None:
     """R6.1: the account id derives from a key, so a deposit may be final before OpenAccount."""
     world = World()

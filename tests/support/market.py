@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any
 
 from adapters.avro_codec import AvroCodec
-from domain.account import ObserveDeposit, OpenAccount
+from domain.account import AdmitAccount, ObserveDeposit, OpenAccount
 from domain.commit import COMMANDS_TOPIC, EVENT_BYTES_MAX, Ledger
 from domain.gate import Opened
 from domain.genesis import Genesis, GenesisKey, Parameters, Role, TimeSource, broken_bounds
@@ -328,9 +328,11 @@ class World:
         )
 
     def open(self, name: str, nano: int = 0, *, owner: str | None = None) -> AccountId:
-        """An actor's account, with money on it; of another actor's ownership if one is named."""
+        """An actor's account, with money on it; another actor admits it as its own if named."""
         owned = None if owner is None else self.account(owner)
         self.ok(name, OpenAccount(payee=payee_of(name), owner=owned))
+        if owner is not None:
+            self.ok(owner, AdmitAccount(account=self.account(name)))
         if nano:
             self.deposit(name, nano)
         return self.account(name)

@@ -162,7 +162,9 @@ def _figures(
     """The whole report but for what only an audit tells."""
     market = system.workers[Ledger.MARKET, 0].processor
     assert isinstance(market, Market)
-    buyers = {account_of(actor.key): name for name, actor in driver.cast.buyers.items()}
+    buyers: dict[bytes, str] = {
+        account_of(actor.key): name for name, actor in driver.cast.buyers.items()
+    }
     gate: dict[str, int] = {}
     for follower in (driver.market, *driver.meters):
         for code, count in follower.gate.items():

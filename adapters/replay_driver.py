@@ -207,10 +207,23 @@ class Driver:
                 )
             due_us = self._telemetry.next_us()
             self._instant(now_us + p.usage_window_us if due_us is None else due_us, ())
+        self._leave_stage()
         matured_us = self._system.time.now_us + p.maturity_us - self._start_us
         end_us = self._start_us + (-(-matured_us // p.epoch_us) + 1) * p.epoch_us
         self._pass_to(end_us)
         self._instant(end_us, ())
+
+    def _leave_stage(self) -> None:
+        """All nodes withdraw, give a last sign of life and retire: nobody needs them to beat on."""
+        nodes = list(self._nodes.values())
+        for node in nodes:
+            self._leave(WithdrawNode(node=node.key), self._system.time.now_us)
+        self._settle()
+        self._telemetry.last_beats(nodes)
+        self._settle()
+        for node in nodes:
+            self._leave(RetireOne(node=node.key), self._system.time.now_us)
+        self._settle()
 
     # What the ledgers say
 

@@ -148,6 +148,12 @@ class Telemetry:
         """New nodes say that they are there."""
         self._send_beats(nodes)
 
+    def last_beats(self, nodes: Sequence[Node]) -> None:
+        """Say once more that the nodes are there, and then no more."""
+        self._grid_us = None
+        self._due.clear()
+        self._send_beats(nodes)
+
     def _beat_all(self, now_us: int, nodes: Iterable[Node]) -> None:
         for node in nodes:
             if node.silent_until_us > now_us or not node.id:

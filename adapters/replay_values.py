@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from decimal import ROUND_FLOOR, Decimal, InvalidOperation
+from decimal import ROUND_FLOOR, Context, Decimal, Inexact, InvalidOperation
 from typing import Final
 
 from domain.genesis import DAY_US, HOUR_US, MINUTE_US, SECOND_US
@@ -32,6 +32,9 @@ AMOUNTS: Final[Mapping[str, int]] = {"milli": 1000, "nano": 1_000_000_000}
 #: A timestamp with a date: µs since the mapping's origin.
 TIMESTAMP: Final = "timestamp"
 
+#: More digits than any quantity, price or time has; what would be rounded is refused.
+_DIGITS: Final = 60
+_EXACTLY: Final = Context(prec=_DIGITS, traps=[InvalidOperation, Inexact])
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STAMP: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[T ,]+(\d\d):(\d\d)(?::(\d\d)(?:[.,](\d+))?)?\s*(Z|[+-]\d\d:?\d\d)?"
@@ -74,11 +77,11 @@ def duration_us(text: str) -> int:
 
 def _whole(text: str, factor: int, *, cut: bool) -> int:
     try:
-        exact = Decimal(text.strip()) * factor
-    except InvalidOperation as error:
-        raise ReplayRefused(f"{text!r} is no number") from error
-    if not exact.is_finite():
-        raise ReplayRefused(f"{text!r} is no finite number")
+        exact = _EXACTLY.multiply(Decimal(text.strip()), Decimal(factor))
+    except (InvalidOperation, Inexact) as error:
+        raise ReplayRefused(f"{text[:40]!r} is no number of a usual size") from error
+    if not exact.is_finite() or exact.adjusted() > _DIGITS:
+        raise ReplayRefused(f"{text[:40]!r} is no number of a usual size")
     floor = exact.to_integral_value(rounding=ROUND_FLOOR)
     if floor != exact and not cut:
         raise ReplayRefused(f"{text!r} times {factor} is not whole")

@@ -1,0 +1,1 @@
+"""Replays of foreign data: mappings, values, the driver, public data sets."""

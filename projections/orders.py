@@ -83,6 +83,8 @@ def _opened(rows: Rows, at: At, event: RoundOpened) -> None:
 
 
 def _cleared(rows: Rows, at: At, event: RoundCleared) -> None:
+    """A round with very many fills clears in several events, each with the volume of its own."""
+    before = rows.known(ROUND, event.instrument, event.number)["volume_milli"] or 0
     figures = {
         "reference_nano": event.reference_nano,
         "low_nano": event.low_nano,
@@ -90,7 +92,7 @@ def _cleared(rows: Rows, at: At, event: RoundCleared) -> None:
         "price_nano": event.price_nano,
         "demand_milli": event.demand_milli,
         "supply_milli": event.supply_milli,
-        "volume_milli": event.volume_milli,
+        "volume_milli": before + event.volume_milli,
     }
     rows.change(ROUND, event.instrument, event.number, cleared_us=event.at_us, **figures)
     known = rows.known(INSTRUMENT, event.instrument)

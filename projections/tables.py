@@ -14,7 +14,7 @@ from sqlalchemy import Index
 from projections.columns import integer, json, octets, table, text, truth, wide
 
 #: Raised with every change of a table or a fold: a read model of another version is made anew.
-VERSION: Final = 1
+VERSION: Final = 2
 
 # The read model itself
 
@@ -445,6 +445,13 @@ EPOCH: Final = table(
     integer("block", null=True),
     octets("transaction", null=True),
     integer("position"),
+)
+EPOCH_PART: Final = table(
+    "epoch_part",
+    integer("epoch", key=True),
+    integer("part", key=True),
+    integer("accounts"),
+    wide("added_nano"),
 )
 PAYABLE: Final = table(
     "payable",

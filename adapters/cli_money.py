@@ -12,6 +12,7 @@ from adapters.cli_client import (
     Api,
     ApiUrl,
     KeyFile,
+    NotFound,
     PassphraseFile,
     SomeKeyFile,
     address_in,
@@ -99,7 +100,14 @@ def claim(
         else AccountId(hexadecimal(account, 16, "an account"))
     )
     asked = Api(api)
-    found = asked.get(f"/v1/epochs/latest/proof/{of.hex()}")
+    try:
+        found = asked.get(f"/v1/epochs/latest/proof/{of.hex()}")
+    except NotFound as none:
+        raise Denied(
+            f"Nothing is due ({none.what}).",
+            "Money that was asked for or earned becomes due with the next epoch.",
+            none.position,
+        ) from none
     proof = found["proof"]
     if whole(proof["claimable_nano"]) == 0:
         raise Denied(

@@ -1,0 +1,234 @@
+"""A buyer and a provider do a whole lease by CLI, against a real `synor up` killed midway."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.commands import Running, Said, synor, until
+
+TINY = Path(__file__).with_name("tiny.toml")
+SYNOR = 1_000_000_000
+RUNS = '"api"'
+
+
+class Town:
+    """A ledger that runs, and the people of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = folder / "up"
+        self.env = {"SYNOR_PASSPHRASE_FILE": str(folder / "passphrase")}
+        (folder / "passphrase").write_text("correct horse\n")
+        self.starts = 0
+        self.up = self.start()
+
+    def start(self) -> Running:
+        """Start the ledger, for the first time or again."""
+        self.starts += 1
+        more = ("--genesis", TINY) if self.starts == 1 else ()
+        running = Running(
+            *("up", "--folder", self.ledger, "--port", "0", "--json", *more),
+            env={},
+            ready=RUNS,
+            log=self.folder / f"up{self.starts}.txt",
+        )
+        self.env["SYNOR_API"] = json.loads(running.text().splitlines()[-1])["api"]
+        return running
+
+    def key(self, name: str) -> Path:
+        """An identity file, made when first asked for."""
+        path = self.folder / f"{name}.pem"
+        if not path.exists():
+            assert synor("key", "new", path, env=self.env).code == 0
+        return path
+
+    def ask(self, *arguments: str | Path) -> Said:
+        """Run a command against the ledger."""
+        return synor(*arguments, env=self.env)
+
+    def ok(self, *arguments: str | Path) -> Any:
+        """Run a command that is to succeed; its JSON."""
+        said = self.ask(*arguments, "--json")
+        assert said.code == 0, (arguments, said.out, said.err)
+        return said.json
+
+    def purse(self, name: str, purse: str) -> int:
+        """What an identity's account has in a purse."""
+        found = self.ok("account", "show", "--key", self.key(name))["account"]["purses"]
+        return sum(int(each["amount_nano"]) for each in found if each["purse"] == purse)
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    """A fresh ledger with nobody on it."""
+    made = Town(tmp_path)
+    try:
+        yield made
+    finally:
+        made.up.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_a_whole_lease_by_cli_outlives_a_kill_and_passes_the_audit(town: Town) -> None:
+    """Account, deposit, stake, node, offer, bid, ready, usage, close, refund, claim, audit."""
+    buyer, provider, node_key = town.key("buyer"), town.key("provider"), town.key("node")
+    for who in (buyer, provider):
+        town.ok("account", "open", "--key", who)
+        town.ok("faucet", "1000", "--key", who)
+    credited = town.ok("deposit", "100", "--key", buyer)["events"][0]["data"]
+    assert credited["amount_nano"] == 100 * SYNOR
+    town.ok("deposit", "20.5", "--key", provider)
+    _refusals(town, buyer)
+
+    town.ok("provider", "register", "--key", provider, "--uptime", "90")
+    town.ok("provider", "stake", "10", "--key", provider)
+    place = ("--region", "eu", "--has", "gpu.h100=1", "--has", "container.memory=64GB")
+    registered = town.ok("node", "register", "--key", provider, "--node-key", node_key, *place)
+    node = registered["node"]
+    kinds = [event["type"].rpartition(".")[2] for event in registered["answer"]["events"]]
+    assert kinds == ["NodeRegistered", "KeyRegistered", "ProviderAdmitted"]
+    town.ok("node", "attest", node, "--folder", town.ledger)
+
+    # The node lives on through everything below.
+    agent = Running(
+        *("node", "run", "--key", node_key, "--interface", "lo", "--auto-ready"),
+        env=town.env,
+        ready="beat 1",
+        log=town.folder / "agent.txt",
+    )
+    try:
+        resource = ("--resource", "gpu.h100")
+        town.ok("offer", "place", node, "--key", provider, *resource, "--ask", "3.5")
+        wants = ("--region", "eu", "--limit", "4", "--term", "1h")
+        more = ("--with", "container.memory=16GB", "--meter", "network.egress=10MB/s")
+        town.ok(*("bid", "place", "--key", buyer, *resource, *wants, *more, "--usage-budget", "1"))
+        lease = until(
+            lambda: town.ok("lease", "ls", "--key", buyer, "--state", "active")["leases"]
+        )[0]["lease"]
+        until(lambda: _line(town, lease, "network.egress"))
+
+        # Killed with no chance to clean up: the next start goes on where the ledger stands.
+        town.up.kill()
+        assert town.ask("lease", "show", lease).code == 3
+        town.up = town.start()
+        # The agent finds a ledger at another port no more than a person would: it is restarted.
+        agent.stop()
+        agent = Running(
+            *("node", "run", "--key", node_key, "--interface", "lo"),
+            env=town.env,
+            ready="beat 1",
+            log=town.folder / "agent2.txt",
+        )
+        before = _line(town, lease, "network.egress")
+        until(lambda: _line(town, lease, "network.egress") > before)
+
+        town.ok("lease", "top-up", lease, "0.5", "--escrow", "usage", "--key", buyer)
+        ended = town.ok("lease", "close", lease, "--key", buyer)["answer"]["events"]
+        assert ended[0]["data"]["reason"] == "BUYER_CLOSED"
+        closed = until(
+            lambda: (found := _lease(town, lease))["state"] == "CLOSED" and found, within_s=60
+        )
+    finally:
+        assert agent.stop() == 0
+
+    charged = sum(int(line["posted_nano"]) for line in closed["lines"])
+    shares = int(closed["provider_nano"]) + int(closed["protocol_nano"])
+    assert charged == shares > 0
+    escrowed = closed["escrow_allocated_nano"] + closed["escrow_usage_nano"] + SYNOR // 2
+    assert int(closed["refund_nano"]) == escrowed - charged
+    assert town.purse("buyer", "FREE") == 100 * SYNOR - charged
+
+    earned = int(closed["provider_nano"])
+    town.ok("withdraw", "5.25", "--key", buyer)
+    until(lambda: town.purse("buyer", "PAYABLE") and town.purse("provider", "PAYABLE"))
+    until(lambda: town.ask("claim", "--key", provider, "--json").code == 0)
+    until(lambda: town.ask("claim", "--key", buyer, "--json").code == 0)
+    assert town.ask("claim", "--key", buyer).code == 1
+    assert "ClaimSettled" in town.ask("history", "--type", "ClaimSettled").out
+
+    running = town.ok("audit", town.ledger)
+    assert running["l1"]["checkpoints"] >= 1
+    assert town.up.stop() == 0
+    verdict = town.ok("audit", town.ledger)
+    assert verdict["audit"] == "ok"
+    assert verdict["charged_nano"] == charged
+    assert verdict["claimed_nano"] == earned + 5_250_000_000
+    assert verdict["l1"]["paid_nano"] == verdict["claimed_nano"]
+    assert verdict["l1"]["deposited_nano"] == 120_500_000_000
+    _forged(town)
+
+
+def _lease(town: Town, lease: str) -> Any:
+    return town.ok("lease", "show", lease)["lease"]
+
+
+def _line(town: Town, lease: str, resource: str) -> int:
+    lines = _lease(town, lease)["lines"]
+    return sum(int(line["quantity"]) for line in lines if line["resource"] == resource)
+
+
+def _refusals(town: Town, buyer: Path) -> None:
+    """What the ledger refuses has its number, its name, what to do, and a position."""
+    stranger = town.key("stranger")
+    place = ("--resource", "gpu.h100", "--region", "eu", "--limit", "4")
+    for arguments, code, says in (
+        (("account", "open", "--key", buyer), 1, "account"),
+        (("withdraw", "1000000", "--key", buyer), 1, "free"),
+        (("withdraw", "1", "--key", stranger), 1, "202 unknown_key"),
+        (("deposit", "100000", "--key", buyer), 1, "fewer than"),
+        (("claim", "--key", buyer), 1, "Nothing is due"),
+        (("provider", "stake", "1", "--key", buyer), 1, "not_a_provider"),
+        (("bid", "place", "--key", buyer, *place, "--term", "365d"), 1, "512 term_out_of_range"),
+        (("bid", "place", "--key", buyer, *place, "--term", "30d"), 1, "531 free_balance"),
+        (("lease", "close", "ab" * 16, "--key", buyer), 1, "lease"),
+        (("lease", "show", "ab" * 16), 2, "901 not_found"),
+        (("node", "run", "--key", stranger), 2, "node register"),
+        (("offer", "withdraw", "ab" * 16, "--key", buyer), 1, "540 order_unknown"),
+        (("withdraw", "1", "--key", buyer, "--passphrase-file", TINY), 3, "does not open"),
+    ):
+        said = town.ask(*arguments)
+        assert said.code == code, (arguments, said)
+        assert says in said.err, (arguments, said.err)
+        assert "Traceback" not in said.err
+    assert "at market " in town.ask("withdraw", "1000000", "--key", buyer).err
+
+
+def _forged(town: Town) -> None:
+    """One byte of one commit changed: the audit says so with its own exit code."""
+    with sqlite3.connect(town.ledger / "ledger.db") as log:
+        ((number,),) = log.execute(
+            "SELECT number FROM topic WHERE name = 'synor.ledger.market.v1'"
+        ).fetchall()
+        key = ((number << 12) << 40) + 5
+        ((value,),) = log.execute("SELECT value FROM record WHERE key = ?", (key,)).fetchall()
+        changed = value[:-1] + bytes([value[-1] ^ 1])
+        log.execute("UPDATE record SET value = ? WHERE key = ?", (changed, key))
+    said = town.ask("audit", town.ledger, "--json")
+    assert said.code >= 10, said
+    assert said.json["audit"] == "diverged"
+    assert said.json["ledger"] == "market"
+
+
+@pytest.mark.slow
+def test_a_second_process_on_a_folder_is_refused_and_a_stopped_one_leaves_no_trace(
+    town: Town,
+) -> None:
+    """One folder, one process; a clean stop takes away the note where it could be reached."""
+    second = synor("up", "--folder", town.ledger, "--port", "0")
+    assert second.code == 3
+    assert "Another `synor up`" in second.err
+    port = town.env["SYNOR_API"].rpartition(":")[2]
+    other = synor("up", "--folder", town.folder / "other", "--port", port)
+    assert (other.code, f"Port {port}" in other.err) == (3, True)
+    assert (town.ledger / "up.json").exists()
+    assert town.up.stop() == 0
+    assert not (town.ledger / "up.json").exists()
+    again = synor("audit", town.ledger, "--genesis-hash", "ab" * 32)
+    assert (again.code, "another ledger" in again.err) == (2, True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from functools import cache
@@ -97,32 +97,40 @@ class FastavroWitness:
         return f"{name}: fastavro leaves {left} bytes unread" if left else found
 
 
+@cache
+def _names(kind: type[Any]) -> list[str] | None:
+    return [field.name for field in fields(kind)] if is_dataclass(kind) else None
+
+
 def difference(ours: Any, found: Any, at: str) -> str | None:
     """The first field in which a value and fastavro's reading of it differ, with both."""
-    if is_dataclass(ours) and not isinstance(ours, type):
-        names = [field.name for field in fields(ours)]
+    kind = type(ours)
+    if kind is type(found):
+        # Lists and records of fastavro's are of no type of ours.
+        return None if ours == found else f"{at}: {ours!r}, fastavro reads {found!r}"
+    if kind is int and isinstance(found, bytes):
+        # 128-bit numbers are fixed(16), big-endian, for every other reader too.
+        return difference(ours, int.from_bytes(found, "big", signed=True), at)
+    if kind is tuple:
+        return _items_differ(ours, found, at)
+    names = _names(kind)  # type: ignore[arg-type]
+    if names is not None:
         if not isinstance(found, dict) or list(found) != names:
             return f"{at}: fastavro has other fields"
         for name in names:
-            wrong = difference(getattr(ours, name), found[name], f"{at}.{name}")
-            if wrong is not None:
-                return wrong
-        return None
-    if isinstance(ours, tuple):
-        if not isinstance(found, list) or len(found) != len(ours):
-            return f"{at}: fastavro has another length"
-        for index, (mine, other) in enumerate(zip(ours, found, strict=True)):
-            if mine is other:
-                continue
-            wrong = difference(mine, other, f"{at}[{index}]")
-            if wrong is not None:
-                return wrong
+            mine, other = getattr(ours, name), found[name]
+            if mine is not other and (wrong := difference(mine, other, name)) is not None:
+                return f"{at}.{wrong}"
         return None
     if isinstance(ours, Enum):
-        ours = ours.value
-    elif isinstance(found, bytes) and type(ours) is int:
-        # 128-bit numbers are fixed(16), big-endian, for every other reader too.
-        found = int.from_bytes(found, "big", signed=True)
-    if type(ours) is not type(found) or ours != found:
-        return f"{at}: {ours!r}, fastavro reads {found!r}"
+        return difference(ours.value, found, at)
+    return f"{at}: {ours!r}, fastavro reads {found!r}"
+
+
+def _items_differ(ours: Sequence[Any], found: Any, at: str) -> str | None:
+    if not isinstance(found, list) or len(found) != len(ours):
+        return f"{at}: fastavro has another length"
+    for index, (mine, other) in enumerate(zip(ours, found, strict=True)):
+        if mine is not other and (wrong := difference(mine, other, "")) is not None:
+            return f"{at}[{index}]{wrong}"
     return None

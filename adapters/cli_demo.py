@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Annotated, Any, Final
@@ -41,12 +42,12 @@ def demo(
     console = Console(stderr=as_json)
     started = time.monotonic()
     place = _folder(folder)
-    with _log(log, place) as (opened, topics, group):
+    with _log(log, place) as (opened, topics, group, again):
         story = Demo(opened, topics, folder=place, say=console.print, group=group)
         try:
             story.run()
             console.print("The story is over; now everything is decided again and compared.")
-            verdict = story.verify()
+            verdict = story.verify(again)
         except (DemoFailed, Diverged) as failed:
             console.print(f"[red]The demo failed:[/red] {failed}")
             console.print(f"Its ledger is in {place}")
@@ -75,14 +76,15 @@ def _folder(folder: Path | None) -> Path:
 
 
 @contextmanager
-def _log(kind: LogKind, folder: Path) -> Iterator[tuple[Any, Any, Any]]:
-    """The log, its admin, and what joins a tick's appends into one transaction."""
+def _log(kind: LogKind, folder: Path) -> Iterator[tuple[Any, Any, Any, Any]]:
+    """The log, its admin, what joins a tick's appends into one transaction, and how to reopen it."""
     if kind is LogKind.SQLITE:
         from adapters.sqlite_log import SqliteLog, SqliteTopics
 
-        sqlite = SqliteLog(folder / "ledger.db", clock_us=lambda: 0)
+        sqlite_path = folder / "ledger.db"
+        sqlite = SqliteLog(sqlite_path, clock_us=_no_clock)
         try:
-            yield sqlite, SqliteTopics(sqlite), sqlite.group
+            yield sqlite, SqliteTopics(sqlite), sqlite.group, partial(_reopen_sqlite, sqlite_path)
         finally:
             sqlite.close()
         return
@@ -94,10 +96,27 @@ def _log(kind: LogKind, folder: Path) -> Iterator[tuple[Any, Any, Any]]:
         admin = KafkaTopics(broker.bootstrap)
         kafka = KafkaLog(broker.bootstrap, client_id="synor-demo", sole_writer=True)
         try:
-            yield kafka, admin, _no_group
+            yield kafka, admin, _no_group, partial(_reopen_kafka, broker.bootstrap)
         finally:
             kafka.close()
             admin.close()
+
+
+def _no_clock() -> int:
+    """In logical time nothing is read from an append time."""
+    return 0
+
+
+def _reopen_sqlite(path: Path) -> Any:
+    from adapters.sqlite_log import SqliteLog
+
+    return SqliteLog(path, clock_us=_no_clock)
+
+
+def _reopen_kafka(bootstrap: str) -> Any:
+    from adapters.kafka_log import KafkaLog
+
+    return KafkaLog(bootstrap, client_id="synor-demo-audit")
 
 
 def _no_group() -> AbstractContextManager[None]:
@@ -110,39 +129,45 @@ def _tables(console: Console, story: Any, verdict: Any) -> None:
     from domain.journal import NOBODY, Purse
     from domain.provider import provider_of
 
+    of_account = (Purse.FREE, Purse.PENDING, Purse.EARNED, Purse.WITHDRAWAL, Purse.PAYABLE)
     balances = verdict.market.folds.balances
     totals = verdict.totals
-    table = Table(title="Who earned, paid and lost what (SYNOR)")
-    for name in ("who", "deposited", "paid for usage", "earned", "slashed", "claimed", "has now"):
-        table.add_column(name, justify="left" if name == "who" else "right")
-    for name, account in story.people():
+
+    def has(account: Any) -> int:
         provider = provider_of(account)
-        has = sum(
-            balances.of(purse, owner)
-            for purse, owner in (
-                (Purse.FREE, account),
-                (Purse.PENDING, account),
-                (Purse.EARNED, account),
-                (Purse.WITHDRAWAL, account),
-                (Purse.PAYABLE, account),
-                (Purse.STAKE, provider),
-                (Purse.UNBONDING, provider),
+        places = [(purse, account) for purse in of_account]
+        places += [(Purse.STAKE, provider), (Purse.UNBONDING, provider)]
+        return sum(balances.of(purse, owner) for purse, owner in places)
+
+    def table(title: str, *columns: str) -> Table:
+        made = Table(title=title)
+        for name in columns:
+            made.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)
+        return made
+
+    sellers = table("Who earned and lost (SYNOR)", "who", "earned", "slashed", "claimed", "has now")
+    buyers = table("Who paid (SYNOR)", "who", "deposited", "paid for usage", "has now")
+    for name, account in story.people():
+        if totals.earned.get(account, 0):
+            sellers.add_row(
+                name,
+                synor(totals.earned[account]),
+                synor(totals.slashes.get(provider_of(account), 0)),
+                synor(totals.claims.get(account, 0)),
+                synor(has(account)),
             )
-        )
-        table.add_row(
-            name,
-            synor(totals.deposits.get(account, 0)),
-            synor(totals.spent.get(account, 0)),
-            synor(totals.earned.get(account, 0)),
-            synor(totals.slashes.get(provider, 0)),
-            synor(totals.claims.get(account, 0)),
-            synor(has),
-        )
+        else:
+            buyers.add_row(
+                name,
+                synor(totals.deposits.get(account, 0)),
+                synor(totals.spent.get(account, 0)),
+                synor(has(account)),
+            )
     protocol = balances.of(Purse.PROTOCOL) + balances.of(Purse.PROTOCOL_PENDING)
-    table.add_row("protocol", "", "", synor(totals.protocol), "", "", synor(protocol))
-    insurance = balances.of(Purse.INSURANCE, NOBODY)
-    table.add_row("insurance", "", "", "", "", "", synor(insurance))
-    console.print(table)
+    sellers.add_row("protocol", synor(totals.protocol), "", "", synor(protocol))
+    sellers.add_row("insurance", "", "", "", synor(balances.of(Purse.INSURANCE, NOBODY)))
+    console.print(sellers)
+    console.print(buyers)
     ends = Table(title="Leases")
     ends.add_column("how they ended")
     ends.add_column("number", justify="right")

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from adapters.actor import Actor
 from adapters.audit import Verdict
-from adapters.bootstrap import Network, audit
+from adapters.bootstrap import Network
+from adapters.bootstrap_audit import OpenLog, audit_on_cores, check_anchors
 from adapters.demo_story import (
     BEAT_US,
     BUYERS,
@@ -39,6 +40,7 @@ from adapters.demo_story import (
 )
 from adapters.embedded import Embedded, SystemKeys, create_topics, derived_signer, genesis_of
 from adapters.eventsourcing_index import Depth
+from adapters.evm_chain import EvmChain
 from adapters.evm_embedded import EmbeddedChain
 from adapters.evm_keys import LocalSigner
 from adapters.evm_rpc import keccak
@@ -64,6 +66,8 @@ from domain.settlement import payouts_of
 from domain.telemetry import Batch
 
 SEED: Final = b"synor demo"
+#: One process audits the market, two share the shards.
+AUDITORS: Final = 3
 SESSION_US: Final = START_US
 
 Say = Callable[[str], None]
@@ -457,9 +461,13 @@ class Demo:
 
     # The end
 
-    def verify(self) -> Verdict:
-        """Audit the ledger and check that everything the story promises has happened."""
-        verdict = audit(self.network, self._log)
+    def verify(self, open_log: OpenLog) -> Verdict:
+        """Audit the ledger and check that everything the story promises has happened.
+
+        ``open_log`` opens the log anew, also in another process.
+        """
+        verdict = audit_on_cores(self.network, open_log, jobs=AUDITORS)
+        check_anchors(verdict, EvmChain(self.chain.rpc, self.chain.config))
         reasons = self.told.reasons
         faults = {slash.fault.value for slash in self.told.slashed}
         check(reasons.get(EndReason.EXPIRED, 0) > 0, "leases expire")

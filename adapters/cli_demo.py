@@ -77,7 +77,7 @@ def _folder(folder: Path | None) -> Path:
 
 @contextmanager
 def _log(kind: LogKind, folder: Path) -> Iterator[tuple[Any, Any, Any, Any]]:
-    """The log, its admin, what joins a tick's appends into one transaction, and how to reopen it."""
+    """The log, its admin, what joins a tick's appends, and how another process opens it."""
     if kind is LogKind.SQLITE:
         from adapters.sqlite_log import SqliteLog, SqliteTopics
 

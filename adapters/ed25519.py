@@ -19,7 +19,7 @@ from domain.signed import Signed, preimage
 
 _KEY_BYTES: Final = 32
 #: Fewer signatures than this are not worth waking a thread.
-_SHARE_MIN: Final = 2
+_SHARE_MIN: Final = 8
 #: Loaded keys that are kept: loading costs a few µs, verifying about ninety.
 _KEYS_KEPT: Final = 16_384
 _FIELD: Final = 2**255 - 19

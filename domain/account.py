@@ -5,12 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, assert_never
 
-from domain.ids import WIDE_MAX, AccountId, Address, Hash32, PublicKey, Wide
+from domain.ids import (
+    WIDE_MAX,
+    AccountId,
+    Address,
+    AggregateId,
+    Hash32,
+    PublicKey,
+    Wide,
+    derive,
+)
 from domain.invariant import invariant
 from domain.journal import NOBODY, Posting, Purse, move
 from domain.record import record
 from domain.refusal import Refused, code
 from domain.round import TOO_MANY_LIVE_ORDERS
+
+
+def deposits_aggregate(account: bytes) -> AggregateId:
+    """The aggregate of an account's deposits.
+
+    Not the account's own: a deposit names any 16 bytes, also the id of something else.
+    """
+    return AggregateId(derive("deposits", account))
 
 
 @record("synor.account.v1.AccountOpened")
@@ -105,8 +122,8 @@ AccountEvent = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Unopened:
-    """Money came before the owner: the id derives from a key, so it may still be opened."""
+class Deposits:
+    """All that was ever deposited for an account, which may be opened later or never."""
 
     deposited_nano: int = 0
 
@@ -118,12 +135,11 @@ class Opened:
     owner: AccountId
     wishes: AccountId | None
     payee: Address
-    deposited_nano: int
     matured_nano: int = 0
     claimed_nano: int = 0
 
 
-AccountState = Unopened | Opened
+AccountState = Deposits | Opened
 
 
 # Commands
@@ -352,19 +368,18 @@ def evolve(state: AccountState | None, event: AccountEvent) -> AccountState:
     """The account after one more event."""
     match event:
         case AccountOpened():
-            before = state or Unopened()
-            invariant(isinstance(before, Unopened), "an account is opened once")
+            invariant(state is None, "an account is opened once")
             return Opened(
                 owner=event.owner,
                 wishes=event.wishes,
                 payee=event.payee,
-                deposited_nano=before.deposited_nano,
             )
         case AccountAdmitted():
             return replace(_opened(state), owner=event.owner)
         case DepositCredited():
-            known = state or Unopened()
-            return replace(known, deposited_nano=known.deposited_nano + event.amount_nano)
+            invariant(state is None or isinstance(state, Deposits), "deposits stand alone")
+            before = state.deposited_nano if isinstance(state, Deposits) else 0
+            return Deposits(deposited_nano=before + event.amount_nano)
         case PayeeSet():
             return replace(_opened(state), payee=event.payee)
         case WithdrawalRequested():

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from typing import Final
 
-from domain.ids import AccountId, BidId, NodeId, OfferId, ProviderId, RoundId
+from domain.ids import QUANTITY_MAX, AccountId, BidId, NodeId, OfferId, ProviderId, RoundId
 from domain.invariant import invariant
 from domain.node import Amount
 
@@ -81,7 +81,7 @@ class Crossing:
     low_nano: int
     high_nano: int
     price_nano: int
-    demand_milli: int  # eligible bids at the price or above, after netting
+    demand_milli: int  # eligible bids at the price or above, after netting; 2^62 for more
     supply_milli: int  # eligible asks at the price or below, after netting
     filled: tuple[Lots, ...]  # in (round, order number)
     asks: tuple[OpenAsk, ...]  # at the price or below
@@ -216,7 +216,10 @@ def cross(
         low_nano=low,
         high_nano=high,
         price_nano=price,
-        demand_milli=sum(quantity for at, quantity in demand.items() if at >= price),
+        # Bids without a price reserve nothing, so their sum may be beyond any field (R1.6).
+        demand_milli=min(
+            sum(quantity for at, quantity in demand.items() if at >= price), QUANTITY_MAX
+        ),
         supply_milli=supplied,
         filled=tuple(_filled(wanted, price, supplied)),
         asks=tuple((ask, free) for ask, free in offered if free and ask.ask_nano <= price),

@@ -67,6 +67,12 @@ __all__ = ["EVOLVE", "FIRE", "HANDLERS", "LEARN", "LeasesFold", "end_leases_of_p
 # Who may act for which side
 
 
+def lease_of(market: Market, named: bytes) -> LeaseState | None:
+    """The lease that a command names; None where nothing or something else has that id."""
+    state = market.unit.state(AggregateId(named))
+    return state if isinstance(state, LeaseState) else None
+
+
 def _for_provider(request: Request, state: LeaseState | None, *roles: Role) -> bool:
     """Whether the key acts for the provider; a node's key only for its own node."""
     if state is None:
@@ -92,7 +98,7 @@ def ready_leases(market: Market, request: Request) -> Refused | Sequence[RowRefu
         return wrong
     refused: list[RowRefused] = []
     for number, named in enumerate(request.command.leases):
-        state: LeaseState | None = market.unit.state(AggregateId(named))
+        state = lease_of(market, named)
         said = decide_ready(
             state, may_sign=_for_provider(request, state, *roles), at_us=market.time_us
         )
@@ -112,7 +118,7 @@ def close_lease(market: Market, request: Request) -> Refused | Sequence[RowRefus
     wrong = role_refused(request, Role.OWNER)
     if wrong is not None:
         return wrong
-    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    state = lease_of(market, request.command.lease)
     active = require_active(state, may_sign=_for_buyer(request, state))
     if isinstance(active, Refused):
         return active
@@ -125,7 +131,7 @@ def reject_lease(market: Market, request: Request) -> Refused | Sequence[RowRefu
     wrong = role_refused(request, Role.OWNER)
     if wrong is not None:
         return wrong
-    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    state = lease_of(market, request.command.lease)
     parameters = market.folds.leases.parameters(request.command.lease)
     active = decide_reject(
         state,
@@ -148,7 +154,7 @@ def top_up_lease(market: Market, request: Request) -> Refused | Sequence[RowRefu
     if wrong is not None:
         return wrong
     command: TopUpLease = request.command
-    state: LeaseState | None = market.unit.state(AggregateId(command.lease))
+    state = lease_of(market, command.lease)
     said = decide_top_up(
         state,
         may_sign=_for_buyer(request, state),
@@ -169,7 +175,7 @@ def reclaim_lease(market: Market, request: Request) -> Refused | Sequence[RowRef
     wrong = role_refused(request, *roles)
     if wrong is not None:
         return wrong
-    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    state = lease_of(market, request.command.lease)
     said = decide_reclaim(
         state,
         may_sign=_for_provider(request, state, *roles),
@@ -189,7 +195,7 @@ def complete_lease(market: Market, request: Request) -> Refused | Sequence[RowRe
     wrong = role_refused(request, *roles)
     if wrong is not None:
         return wrong
-    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    state = lease_of(market, request.command.lease)
     active = require_active(state, may_sign=_for_provider(request, state, *roles))
     if isinstance(active, Refused):
         return active
@@ -203,7 +209,7 @@ def fail_lease(market: Market, request: Request) -> Refused | Sequence[RowRefuse
     wrong = role_refused(request, *roles)
     if wrong is not None:
         return wrong
-    state: LeaseState | None = market.unit.state(AggregateId(request.command.lease))
+    state = lease_of(market, request.command.lease)
     live = require_live(state, may_sign=_for_provider(request, state, *roles))
     if isinstance(live, Refused):
         return live

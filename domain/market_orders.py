@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any, Final
 from domain import bid, offer
 from domain import round as rounds
 from domain.account import AccountAdmitted
-from domain.bid import BidCancelled, BidFilled, BidPlaced, BidRow, CancelBid, PlaceBids
+from domain.bid import (
+    BidCancelled,
+    BidFilled,
+    BidPlaced,
+    BidRow,
+    BidState,
+    CancelBid,
+    PlaceBids,
+)
 from domain.catalogue import Revenue
 from domain.clearing import (
     NOTHING_MEETS,
@@ -43,7 +51,14 @@ from domain.invariant import InvariantBroken
 from domain.journal import Purse
 from domain.key import RowRefused
 from domain.market_registry import role_refused, row_refused, rows_refused
-from domain.offer import OfferPlaced, OfferRow, OfferWithdrawn, PlaceOffers, WithdrawOffer
+from domain.offer import (
+    OfferPlaced,
+    OfferRow,
+    OfferState,
+    OfferWithdrawn,
+    PlaceOffers,
+    WithdrawOffer,
+)
 from domain.reference import Reference
 from domain.refusal import Refused
 from domain.round import Fill, OpenRound, RoundCleared, RoundOpened, instrument_of
@@ -138,8 +153,9 @@ def withdraw_offer(market: Market, request: Request) -> Refused | Sequence[RowRe
         return wrong
     aggregate = AggregateId(request.command.offer)
     resting = market.folds.book.ask(aggregate)
+    state = market.unit.state(aggregate)
     said = offer.decide_withdraw(
-        market.unit.state(aggregate),
+        state if isinstance(state, OfferState) else None,
         account=request.holder.account,
         in_cleared_round=resting is not None and _has_cleared(market, resting),
         at_us=market.time_us,
@@ -159,8 +175,9 @@ def cancel_bid(market: Market, request: Request) -> Refused | Sequence[RowRefuse
         return wrong
     aggregate = AggregateId(request.command.bid)
     resting = market.folds.book.bid(aggregate)
+    state = market.unit.state(aggregate)
     said = bid.decide_cancel(
-        market.unit.state(aggregate),
+        state if isinstance(state, BidState) else None,
         account=request.holder.account,
         in_cleared_round=resting is not None and _has_cleared(market, resting),
         at_us=market.time_us,

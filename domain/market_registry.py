@@ -17,6 +17,7 @@ from domain.account import (
     PayeeSet,
     SetPayee,
     Withdraw,
+    deposits_aggregate,
 )
 from domain.genesis import Role
 from domain.ids import (
@@ -162,7 +163,7 @@ def _observe_deposit(market: Market, request: Request) -> Refused | Sequence[Row
         deposited_nano=market.folds.registry.deposited_nano,
         now_us=market.time_us,
     )
-    return _emitted(market, AggregateId(seen.account), said)
+    return _emitted(market, deposits_aggregate(seen.account), said)
 
 
 def _observe_claim(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
@@ -296,7 +297,7 @@ def _attest_nodes(market: Market, request: Request) -> Refused | Sequence[RowRef
     for number, row in enumerate(command.attestations):
         said = node.decide_attest(
             row,
-            market.unit.state(AggregateId(row.node)),
+            _node_of(market, row.node),
             attestor=PublicKey(request.key),
             longest_us=market.parameters.attestation_us,
             now_us=market.time_us,
@@ -316,7 +317,7 @@ def _retire_node(market: Market, request: Request) -> Refused | Sequence[RowRefu
     aggregate = AggregateId(command.node)
     said = node.decide_retire(
         command.node,
-        market.unit.state(aggregate),
+        _node_of(market, command.node),
         account=request.holder.account,
         live_leases=market.folds.leases.live_on(command.node),
         live_offers=market.folds.stake.live_offers(command.node),
@@ -328,6 +329,12 @@ def _retire_node(market: Market, request: Request) -> Refused | Sequence[RowRefu
     market.emit(aggregate, said)
     admit(market, provider_of(request.holder.account))
     return ()
+
+
+def _node_of(market: Market, named: bytes) -> node.NodeState | None:
+    """The node that a command names; None where nothing or something else has that id."""
+    state = market.unit.state(AggregateId(named))
+    return state if isinstance(state, node.NodeState) else None
 
 
 def _emitted(market: Market, aggregate: AggregateId, said: Any) -> Refused | Sequence[RowRefused]:

@@ -524,3 +524,14 @@ def test_a_withdrawn_offer_leaves_the_book_while_its_lease_runs_on() -> None:
     world.wait(2 * HOUR)
     assert world.market.folds.capacity.free(node, H100) == 1000
     world.check_replay()
+
+
+def test_bids_that_reserve_nothing_cannot_add_up_beyond_a_field() -> None:
+    """R1.6: at a price of zero a bid of 2^62 is free; demand is told as 2^62 for more."""
+    world, (node,) = market_of()
+    offer(world, "alice", node, ask_nano=0)
+    for _ in range(2):
+        bid(world, "bob", quantity_milli=QUANTITY_MAX, lot_milli=1, limit_nano=0, term_us=1)
+    clear(world)
+    cleared = world.last(RoundCleared)
+    assert (cleared.demand_milli, cleared.volume_milli) == (QUANTITY_MAX, 1000)

@@ -12,15 +12,16 @@ import pytest
 from domain.account import (
     AccountOpened,
     DepositCredited,
+    Deposits,
     ObserveClaim,
     ObserveDeposit,
     OpenAccount,
     Opened,
     PayeeSet,
     SetPayee,
-    Unopened,
     Withdraw,
     WithdrawalRequested,
+    deposits_aggregate,
 )
 from domain.genesis import Parameters, Role
 from domain.ids import AccountId, Address, Hash32, NodeId, Wide, account_of
@@ -120,12 +121,12 @@ def test_money_that_comes_before_its_owner_waits_on_the_account() -> None:
     """R6.1: the account id derives from a key, so a deposit may be final before OpenAccount."""
     world = World()
     world.deposit("alice", 9)
-    assert world.state(world.account("alice")) == Unopened(deposited_nano=9)
+    world.deposit("alice", 2)
+    assert world.state(world.account("alice")) is None
     world.open("alice")
-    opened = world.state(world.account("alice"))
-    assert isinstance(opened, Opened)
-    assert opened.deposited_nano == 9
-    assert world.free("alice") == 9
+    assert isinstance(world.state(world.account("alice")), Opened)
+    assert world.state(deposits_aggregate(world.account("alice"))) == Deposits(deposited_nano=11)
+    assert world.free("alice") == 11
 
 
 def test_a_payee_is_redirected() -> None:

@@ -56,11 +56,16 @@ class Node:
 
 @dataclass(slots=True)
 class Provider:
-    """A provider: its owner, the gateway that signs for its nodes, and its stake."""
+    """A provider: its owner, the gateway that signs for its nodes, and its stake.
+
+    ``meter`` is the gateway's key in a session for telemetry alone, so that no number is left out
+    there and the window of repeats reaches as far back as it can.
+    """
 
     name: str
     owner: Actor
     gateway: Actor
+    meter: Actor
     account: AccountId
     required_nano: int = 0
     bonded_nano: int = 0
@@ -156,8 +161,15 @@ class Cast:
         known = self.providers.get(name)
         if known is None:
             owner = self._actor(f"provider/{name}")
-            gateway = self._actor(f"gateway/{name}")
-            known = Provider(name=name, owner=owner, gateway=gateway, account=account_of(owner.key))
+            signer = derived_signer(self._seed, f"gateway/{name}")
+            gateway = self._actor_of(signer)
+            known = Provider(
+                name=name,
+                owner=owner,
+                gateway=gateway,
+                meter=self._system.actor(signer, self._session_us + 1),
+                account=account_of(owner.key),
+            )
             self.providers[name] = known
             self.command(owner, OpenAccount(payee=_payee(owner)))
             said = self._commitment

@@ -8,6 +8,7 @@ of the genesis' interval from their registration on, one batch per provider and 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -103,6 +104,7 @@ class Driver:
         self._orders: dict[str, Order] = {}
         self._by_bid: dict[bytes, Order] = {}
         self._registered: list[Node] = []
+        self._attested: deque[tuple[int, Node]] = deque()
         self._by_lease: dict[LeaseId, Order] = {}
         self._became_ready: list[tuple[LeaseId, Node]] = []
         self._telemetry = Telemetry(self.cast, self._catalogue, mapping, genesis, shuffle=shuffle)
@@ -134,7 +136,11 @@ class Driver:
         for at_us, timed in instants:
             now_us = self._mapping.origin_us + at_us
             self._pass_to(now_us)
-            self._instant(now_us, timed)
+            if self._telemetry.gathers and all(isinstance(t.action, Reading) for t in timed):
+                # Sent with others later: nothing happens on the ledger at this instant.
+                self._read([one.action for one in timed], now_us)
+            else:
+                self._instant(now_us, timed)
         self._look()
         self.active_at_end = self.tally.active
         self._finish()
@@ -168,6 +174,7 @@ class Driver:
         """Everything of an instant that needs nothing of the same instant to be known."""
         self._look()
         self.cast.send_again()
+        self._renew(now_us)
         for name in (WithdrawNode, EndLeases, CancelBidding, RetireOne):
             for action in actions.get(name, ()):
                 self._leave(action, now_us)
@@ -182,9 +189,12 @@ class Driver:
             self._telemetry.silence(self._node(silence.node), now_us, until_us)
         for beat in actions.get(Beat, ()):
             self._telemetry.beat(self._node(beat.node))
-        for reading in actions.get(Reading, ()):
-            self._telemetry.read(self._order(reading.bid), reading, now_us)
+        self._read(actions.get(Reading, ()), now_us)
         self._telemetry.send(now_us, self._nodes.values())
+
+    def _read(self, readings: Sequence[Any], now_us: int) -> None:
+        for reading in readings:
+            self._telemetry.read(self._order(reading.bid), reading, now_us)
 
     def _finish(self) -> None:
         """Beat on until all is closed; then to an end that does not depend on the last inputs."""
@@ -325,6 +335,7 @@ class Driver:
 
     def _attest(self, nodes: Sequence[Node], now_us: int) -> None:
         expires_us = now_us + self._parameters.attestation_us
+        self._attested.extend((expires_us, node) for node in nodes)
         rows = [
             AttestationRow(
                 node=node.id,
@@ -335,6 +346,17 @@ class Driver:
         ]
         for part in chunks(rows):
             self.cast.command(self.cast.attestor, AttestNodes(attestations=tuple(part)))
+
+    def _renew(self, now_us: int) -> None:
+        """Attest again what is in its last tenth, so that offers go on matching (R6.4)."""
+        ahead_us = self._parameters.attestation_us // 10
+        due: list[Node] = []
+        while self._attested and self._attested[0][0] - ahead_us <= now_us:
+            node = self._attested.popleft()[1]
+            if not node.retired:
+                due.append(node)
+        if due:
+            self._attest(due, now_us)
 
     def _offer(self, wanted: Sequence[AddOffer]) -> None:
         asks: dict[str, list[tuple[Node, OfferRow]]] = {}

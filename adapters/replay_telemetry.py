@@ -55,6 +55,8 @@ class Telemetry:
         self._catalogue = catalogue
         self._start_us = genesis.start_us
         self._every_us = mapping.readings_us
+        #: Whether readings wait for others of their interval.
+        self.gathers = mapping.readings_us > 0
         self._beat_us = p.beat_us
         self._grid_us = genesis.start_us + p.beat_us if mapping.beats else None
         self._shuffle = None if shuffle is None else random.Random(shuffle)
@@ -183,7 +185,7 @@ class Telemetry:
                     time_us=(),
                     total=(),
                 )
-                self._cast.telemetry(group[0].provider.gateway, shard, batch)
+                self._cast.telemetry(group[0].provider.meter, shard, batch)
 
     def _send_rows(self, rows: list[Row], now_us: int) -> None:
         groups: dict[tuple[int, str], list[tuple[LeaseId, Node, Row]]] = {}
@@ -213,4 +215,4 @@ class Telemetry:
                     time_us=tuple(row.time_us for _, _, row in part),
                     total=tuple(row.total for _, _, row in part),
                 )
-                self._cast.telemetry(group[0][1].provider.gateway, shard, batch)
+                self._cast.telemetry(group[0][1].provider.meter, shard, batch)

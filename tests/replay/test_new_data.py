@@ -1,10 +1,14 @@
 """Data that nobody here has seen needs a mapping and no code."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from adapters.cli import program
+from adapters.cli_failures import Asked
 from adapters.replay import ReplayResult, run_replay
 from adapters.replay_values import ReplayRefused
 from tests.replay.scene import write_farm
@@ -96,3 +100,29 @@ def test_a_figure_that_the_mapping_expects_otherwise_is_named(tmp_path: Path) ->
     mapping.write_text(mapping.read_text() + '\n[expect]\nleases = 2\n"ended/expired" = 2\n')
     result = run_replay(mapping, data, log="memory")
     assert result.unlike == ("ended/expired is 1, expected 2",)
+
+
+def test_the_command_prints_one_line_of_json_and_exits_by_what_it_expects(tmp_path: Path) -> None:
+    """0 where all is as expected, 1 where a figure is not, 2 where a mapping is of no use."""
+    mapping, data = write_farm(tmp_path)
+    arguments = ["replay", str(mapping), str(data), "--log", "memory", "--json"]
+    done = CliRunner().invoke(program(arguments), arguments)
+    assert done.exit_code == 0
+    assert json.loads(done.stdout)["leases"] == 2
+    mapping.write_text(mapping.read_text() + "\n[expect]\nleases = 3\n")
+    unlike = CliRunner().invoke(program(arguments), arguments)
+    assert unlike.exit_code == 1
+    assert json.loads(unlike.stdout)["unlike"] == ["leases is 2, expected 3"]
+    mapping.write_text("name = 3")
+    refused = CliRunner().invoke(program(arguments), arguments)
+    assert isinstance(refused.exception, Asked)
+
+
+def test_the_command_tells_people_what_was_billed(tmp_path: Path) -> None:
+    """Without --json it is a table."""
+    mapping, data = write_farm(tmp_path)
+    arguments = ["replay", str(mapping), str(data), "--log", "memory"]
+    done = CliRunner().invoke(program(arguments), arguments)
+    assert done.exit_code == 0
+    assert "2: 1 buyer_closed, 1 expired" in done.stdout
+    assert "network.egress" in done.stdout

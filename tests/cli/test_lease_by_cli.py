@@ -26,6 +26,7 @@ class Town:
         self.env = {"SYNOR_PASSPHRASE_FILE": str(folder / "passphrase")}
         (folder / "passphrase").write_text("correct horse\n")
         self.starts = 0
+        self.port = "0"
         self.up = self.start()
 
     def start(self) -> Running:
@@ -33,12 +34,13 @@ class Town:
         self.starts += 1
         more = ("--genesis", TINY) if self.starts == 1 else ()
         running = Running(
-            *("up", "--folder", self.ledger, "--port", "0", "--json", *more),
+            *("up", "--folder", self.ledger, "--port", self.port, "--json", *more),
             env={},
             ready=RUNS,
             log=self.folder / f"up{self.starts}.txt",
         )
         self.env["SYNOR_API"] = json.loads(running.text().splitlines()[-1])["api"]
+        self.port = self.env["SYNOR_API"].rpartition(":")[2]
         return running
 
     def key(self, name: str) -> Path:
@@ -114,20 +116,14 @@ def test_a_whole_lease_by_cli_outlives_a_kill_and_passes_the_audit(town: Town) -
         )[0]["lease"]
         until(lambda: _line(town, lease, "network.egress"))
 
-        # Killed with no chance to clean up: the next start goes on where the ledger stands.
+        # Killed with no chance to clean up: the next start goes on where the ledger stands, and
+        # the node's agent, which found nobody for a while, goes on too.
         town.up.kill()
         assert town.ask("lease", "show", lease).code == 3
         town.up = town.start()
-        # The agent finds a ledger at another port no more than a person would: it is restarted.
-        agent.stop()
-        agent = Running(
-            *("node", "run", "--key", node_key, "--interface", "lo"),
-            env=town.env,
-            ready="beat 1",
-            log=town.folder / "agent2.txt",
-        )
         before = _line(town, lease, "network.egress")
         until(lambda: _line(town, lease, "network.egress") > before)
+        assert "The ledger answers again." in agent.text()
 
         town.ok("lease", "top-up", lease, "0.5", "--escrow", "usage", "--key", buyer)
         ended = town.ok("lease", "close", lease, "--key", buyer)["answer"]["events"]

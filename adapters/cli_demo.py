@@ -13,6 +13,7 @@ from tempfile import mkdtemp
 from typing import Annotated, Any, Final
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -140,8 +141,11 @@ def _tables(console: Console, story: Any, verdict: Any) -> None:
         places += [(Purse.STAKE, provider), (Purse.UNBONDING, provider)]
         return sum(balances.of(purse, owner) for purse, owner in places)
 
+    def plain(nano: int) -> str:
+        return synor(nano).replace(",", "")
+
     def table(title: str, *columns: str) -> Table:
-        made = Table(title=title)
+        made = Table(title=title, box=SIMPLE, padding=(0, 1), pad_edge=False)
         for name in columns:
             made.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)
         return made
@@ -152,21 +156,21 @@ def _tables(console: Console, story: Any, verdict: Any) -> None:
         if totals.earned.get(account, 0):
             sellers.add_row(
                 name,
-                synor(totals.earned[account]),
-                synor(totals.slashes.get(provider_of(account), 0)),
-                synor(totals.claims.get(account, 0)),
-                synor(has(account)),
+                plain(totals.earned[account]),
+                plain(totals.slashes.get(provider_of(account), 0)),
+                plain(totals.claims.get(account, 0)),
+                plain(has(account)),
             )
         else:
             buyers.add_row(
                 name,
-                synor(totals.deposits.get(account, 0)),
-                synor(totals.spent.get(account, 0)),
-                synor(has(account)),
+                plain(totals.deposits.get(account, 0)),
+                plain(totals.spent.get(account, 0)),
+                plain(has(account)),
             )
     protocol = balances.of(Purse.PROTOCOL) + balances.of(Purse.PROTOCOL_PENDING)
-    sellers.add_row("protocol", synor(totals.protocol), "", "", synor(protocol))
-    sellers.add_row("insurance", "", "", "", synor(balances.of(Purse.INSURANCE, NOBODY)))
+    sellers.add_row("protocol", plain(totals.protocol), "", "", plain(protocol))
+    sellers.add_row("insurance", "", "", "", plain(balances.of(Purse.INSURANCE, NOBODY)))
     console.print(sellers)
     console.print(buyers)
     ends = Table(title="Leases")

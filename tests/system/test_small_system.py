@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from contextlib import closing
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from adapters.kafka_topics import KafkaTopics
 from adapters.memory_log import MemoryTopics
 from adapters.sqlite_log import SqliteLog, SqliteTopics
 from adapters.worker import Worker
+from domain.canonical import EVIDENCE
 from domain.commit import Ledger
 from domain.journal import Purse
 from domain.lease import EndReason
@@ -137,3 +140,29 @@ def test_cutting_commits_at_random_gives_the_same_events_and_state(seed: int) ->
     system = SmallSystem(log, MemoryTopics(log), make_worker=make)
     check_same(system.run())
     system.close()
+
+
+def test_of_a_state_only_what_depends_on_the_log_stays_out_of_the_hash() -> None:
+    """A field that `EVIDENCE` leaves out by its name is a decision, not an accident."""
+    verdict = audit(reference().network, reference().log)
+    left_out: set[tuple[str, str]] = set()
+
+    def walk(value: Any) -> None:
+        if is_dataclass(value):
+            for each in fields(value):
+                if each.name in EVIDENCE:
+                    left_out.add((type(value).__name__, each.name))
+                else:
+                    walk(getattr(value, each.name))
+        elif isinstance(value, tuple):
+            for item in value:
+                walk(item)
+
+    for states in verdict.states.values():
+        for versioned in states.all.values():
+            walk(versioned.state)
+    assert left_out <= {
+        ("Checkpoints", "last"),  # the hash of a checkpoint
+        ("LiveBid", "order_no"),  # the place of an order on the log
+        ("LiveOffer", "order_no"),
+    }

@@ -94,7 +94,7 @@ class LogicalTime:
         passed = (self.now_us - self._start_us) // self._idle_us
         due = self._start_us + (passed + 1) * self._idle_us
         for worker in self._workers:
-            first = worker.processor.deadlines.next()
-            if first is not None and self.now_us < first[0] < due:
-                due = first[0]
+            first = worker.processor.next_due_us()
+            if first is not None and self.now_us < first < due:
+                due = first
         return due

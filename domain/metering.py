@@ -349,6 +349,16 @@ class Metering(Processor):
                 yield
         self.time_us = effective
 
+    def next_due_us(self) -> int | None:
+        """Deadlines of nodes that have given signs since are moved first, and not waited for."""
+        while (first := self.deadlines.next()) is not None:
+            due_us, kind, id = first
+            node = self.nodes.get(id) if kind == MeteringDue.NODE_SILENT else None
+            if node is None or node.down_us() <= due_us:
+                return due_us
+            self.deadlines.set(MeteringDue.NODE_SILENT, id, node.down_us())
+        return None
+
     def fire(self, due_us: int, kind: int, id: bytes) -> None:
         """A node fell silent, or a usage window is ripe for the telemetry clock."""
         if kind == MeteringDue.NODE_SILENT:

@@ -358,6 +358,11 @@ class Processor:
                 yield
         self.time_us = effective
 
+    def next_due_us(self) -> int | None:
+        """When the first deadline is due: what a driver of logical time waits for."""
+        first = self.deadlines.next()
+        return None if first is None else first[0]
+
     def idle_is_due(self) -> bool:
         """Whether a commit without events is due (design 2)."""
         return self.time_us >= self.committed_us + self.parameters.idle_us

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from domain.account import ClaimSettled, DepositCredited, WithdrawalRequested
-from domain.checkpoint import CheckpointAnchored, CheckpointMade
+from domain.checkpoint import CheckpointAnchored, CheckpointMade, PayoutLeaf, PayoutsAdded
 from domain.commit import Ledger
 from domain.epoch import EpochAnchored, EpochCut
 from domain.ids import Hash32
@@ -53,6 +53,7 @@ class Totals:
         self.deposits_by_block: dict[int, int] = {}
         self.observed_block = -1
         self._cut: dict[int, int] = {}
+        self._parts: tuple[PayoutLeaf, ...] = ()
         self._buyers: dict[bytes, bytes] = {}
         self._open: set[bytes] = set()
         self._leaving: dict[bytes, int] = {}
@@ -92,6 +93,8 @@ class Totals:
             case EpochAnchored():
                 self.seen[event.number] = event.checkpoint
                 self.observed_block = max(self.observed_block, event.block)
+            case PayoutsAdded():
+                self._parts = (*self._parts, *event.payouts)
             case CheckpointMade():
                 self.epochs += 1
                 self._made(event)
@@ -136,7 +139,8 @@ class Totals:
     def _made(self, event: CheckpointMade) -> None:
         before = self.made.get(event.epoch - 1)
         payouts = dict(before.payouts) if before is not None else {}
-        for leaf in event.payouts:
+        parts, self._parts = (*self._parts, *event.payouts), ()
+        for leaf in parts:
             if leaf.cumulative_nano < payouts.get(leaf.account, 0):
                 self._wrong.append(f"the payout of {leaf.account.hex()} fell in {event.epoch}")
             payouts[leaf.account] = leaf.cumulative_nano

@@ -88,7 +88,8 @@ class Parameters:
     term_max_us: Annotated[int, "longest term of a lease (R2.3)"] = 90 * DAY_US
     live_orders: Annotated[int, "live orders per beneficial owner (R8.7)"] = 1000
     generations: Annotated[int, "generations of a counter (R4.7)"] = 64
-    generations_a_day: Annotated[int, "new generations per lease and 24 h (R4.7)"] = 10
+    generations_a_day: Annotated[int, "new generations per lease in a time (R4.7)"] = 10
+    generations_within_us: Annotated[int, "the time in which they are counted"] = DAY_US
     slash_hour_ppm: Annotated[int, "of stake per hour of excess downtime (R5.4)"] = 10_000
     guilty_nodes: Annotated[int, "so many guilty nodes in a window take all stake (R5.6)"] = 3
     uptime_min_ppm: Annotated[int, "lowest uptime that a provider may promise (R5)"] = 900_000

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, Protocol, TypeVar
 
-from domain.genesis import DAY_US, SECOND_US, Parameters
+from domain.genesis import SECOND_US, Parameters
 from domain.ids import QUANTITY_MAX
 from domain.refusal import Code, code
 from domain.telemetry import Batch, BatchBytes
@@ -61,6 +61,7 @@ class Moment:
     slack_us: int  # beside the time since ready, what the limit is multiplied with (R4.8)
     generations: int
     generations_a_day: int
+    generations_within_us: int
 
     @classmethod
     def of(cls, now_us: int, parameters: Parameters) -> Moment:
@@ -72,6 +73,7 @@ class Moment:
             parameters.usage_window_us,
             parameters.generations,
             parameters.generations_a_day,
+            parameters.generations_within_us,
         )
 
 
@@ -303,7 +305,8 @@ class PlainReadings:
             return ABOVE_LIMIT
         new = shared.new_generations.setdefault(name, {})
         if generation not in lease.generations:
-            recent = sum(1 for us in lease.generations.values() if us > at.now_us - DAY_US)
+            after_us = at.now_us - at.generations_within_us
+            recent = sum(1 for us in lease.generations.values() if us > after_us)
             if generation not in new and recent + len(new) >= at.generations_a_day:
                 return TOO_MANY_GENERATIONS
         # Rows of several generations, each within bounds, must not leave them together.

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domain.batch_columns import Columns
-from domain.genesis import DAY_US
 from domain.ids import QUANTITY_MAX
 from domain.readings import ALL_ACCEPTED, Contradiction, Judged, Moment, limit_of
 
@@ -380,7 +379,8 @@ class ColumnReadings:
             seen, added = self._seen[slot], new.setdefault(slot, {})
             is_new = generation not in seen
             if is_new and generation not in added:
-                recent = sum(1 for us in seen.values() if us > at.now_us - DAY_US)
+                after_us = at.now_us - at.generations_within_us
+                recent = sum(1 for us in seen.values() if us > after_us)
                 if recent + len(added) >= at.generations_a_day:
                     bad[row] = True
                     continue

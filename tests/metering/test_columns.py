@@ -14,6 +14,7 @@ from domain.batch_columns import (
     read_long_columns_many,
 )
 from domain.catalogue import VERSION_1, How
+from domain.genesis import DAY_US
 from domain.ids import QUANTITY_MAX, LeaseId, NodeId
 from domain.readings import Judged, Moment, PlainReadings, rows_of
 from domain.readings_columns import ColumnReadings
@@ -229,7 +230,7 @@ def steps(draw: Any) -> list[Any]:
 
 def moment(now_us: int) -> Moment:
     """A moment with small bounds."""
-    return Moment(now_us, 3, 500, 20, 64, 3)
+    return Moment(now_us, 3, 500, 20, 64, 3, DAY_US)
 
 
 def batch_of(made: list[tuple[int, int, int, int, int]]) -> Batch:

@@ -84,11 +84,7 @@ def test_a_session_cannot_begin_in_the_future() -> None:
     assert said.code is SESSION_IN_FUTURE
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(1, 4), st.integers(0, 300), st.integers(0, 2)), max_size=200
-    )
-)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 300), st.integers(0, 2)), max_size=200))
 def test_no_number_is_executed_twice_in_any_history(records: list[tuple[int, int, int]]) -> None:
     """Whatever comes in whatever order, (session, number) runs at most once; memory is bounded."""
     sequences = Sequences(64)

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 EXIT_CHECK_FAILED: Final = 1
+#: Columns of output that goes to a file or a pipe.
+PLAIN_WIDTH: Final = 100
 
 
 class LogKind(Enum):
@@ -41,6 +43,8 @@ def demo(
     from adapters.demo import Demo, DemoFailed, summary
 
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console = Console(stderr=as_json, width=PLAIN_WIDTH)
     started = time.monotonic()
     place = _folder(folder)
     with _log(log, place) as (opened, topics, group, again):
@@ -144,35 +148,25 @@ def _tables(console: Console, story: Any, verdict: Any) -> None:
     def plain(nano: int) -> str:
         return synor(nano).replace(",", "")
 
-    def table(title: str, *columns: str) -> Table:
-        made = Table(title=title, box=SIMPLE, padding=(0, 1), pad_edge=False)
-        for name in columns:
-            made.add_column(name, justify="left" if name == columns[0] else "right", no_wrap=True)
-        return made
-
-    sellers = table("Who earned and lost (SYNOR)", "who", "earned", "slashed", "claimed", "has now")
-    buyers = table("Who paid (SYNOR)", "who", "deposited", "paid for usage", "has now")
+    table = Table(
+        title="Who earned, paid and lost what (SYNOR)", box=SIMPLE, padding=(0, 1), pad_edge=False
+    )
+    table.add_column("who")
+    for name in ("earned", "paid", "lost", "has now"):
+        # On a narrow terminal a figure goes on in the next line; no digit is left out.
+        table.add_column(name, justify="right", overflow="fold")
     for name, account in story.people():
-        if totals.earned.get(account, 0):
-            sellers.add_row(
-                name,
-                plain(totals.earned[account]),
-                plain(totals.slashes.get(provider_of(account), 0)),
-                plain(totals.claims.get(account, 0)),
-                plain(has(account)),
-            )
-        else:
-            buyers.add_row(
-                name,
-                plain(totals.deposits.get(account, 0)),
-                plain(totals.spent.get(account, 0)),
-                plain(has(account)),
-            )
+        table.add_row(
+            name,
+            plain(totals.earned.get(account, 0)),
+            plain(totals.spent.get(account, 0)),
+            plain(totals.slashes.get(provider_of(account), 0)),
+            plain(has(account)),
+        )
     protocol = balances.of(Purse.PROTOCOL) + balances.of(Purse.PROTOCOL_PENDING)
-    sellers.add_row("protocol", plain(totals.protocol), "", "", plain(protocol))
-    sellers.add_row("insurance", "", "", "", plain(balances.of(Purse.INSURANCE, NOBODY)))
-    console.print(sellers)
-    console.print(buyers)
+    table.add_row("protocol", plain(totals.protocol), "", "", plain(protocol))
+    table.add_row("insurance", "", "", "", plain(balances.of(Purse.INSURANCE, NOBODY)))
+    console.print(table)
     ends = Table(title="Leases")
     ends.add_column("how they ended")
     ends.add_column("number", justify="right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
     from adapters.evm_wallet import Wallet
 
 _SEEN_WITHIN_S: Final = 60.0
-_HISTORY: Final = 50
+#: Events of a kind that are looked through, and by how much clocks may differ.
+_LOOKED_AT: Final = 2_000
+_CLOCKS_APART_US: Final = 600_000_000
 
 Amount = Annotated[str, typer.Argument(help="SYNOR, for example 12.5.")]
 NoWait = Annotated[
@@ -65,7 +68,7 @@ def deposit(
     from domain.l1 import account_word
 
     transaction = _on_chain(lambda: wallet.deposit(account_word(to), nano))
-    _seen(asked, "synor.account.v1.DepositCredited", to, transaction, no_wait, as_json)
+    _seen(asked, "synor.account.v1.DepositCredited", transaction, no_wait, as_json)
 
 
 def withdraw(
@@ -127,7 +130,7 @@ def claim(
     )
     path = [Hash32(bytes.fromhex(each.removeprefix("0x"))) for each in proof["proof"]]
     transaction = _on_chain(lambda: wallet.claim(payout, path))
-    _seen(asked, "synor.account.v1.ClaimSettled", of, transaction, no_wait, as_json)
+    _seen(asked, "synor.account.v1.ClaimSettled", transaction, no_wait, as_json)
 
 
 def faucet(
@@ -218,9 +221,7 @@ def _on_chain(send: Any) -> bytes:
     return made
 
 
-def _seen(
-    asked: Api, kind: str, account: bytes, transaction: bytes, no_wait: bool, as_json: bool
-) -> None:
+def _seen(asked: Api, kind: str, transaction: bytes, no_wait: bool, as_json: bool) -> None:
     """Wait until the ledger has the event of a transaction, and print it."""
     if not as_json:
         facts((("L1 transaction", f"0x{transaction.hex()}"),))
@@ -231,16 +232,14 @@ def _seen(
     if not as_json:
         noted("Waiting until it is final and the ledger has seen it …")
 
-    def look() -> tuple[dict[str, Any], dict[str, Any]] | None:
-        page = asked.get(
-            "/v1/history", aggregate=account.hex(), type=kind, order="desc", limit=_HISTORY
-        )
-        for event in page["items"]:
-            if event["data"]["transaction"] == transaction.hex():
-                return event, page["position"]
-        return None
+    since_us = time.time_ns() // 1000 - _CLOCKS_APART_US
 
-    event, position = until(look, f"The ledger's event of 0x{transaction.hex()}", _SEEN_WITHIN_S)
+    def look() -> dict[str, Any] | None:
+        events = asked.items("/v1/history", _LOOKED_AT, type=kind, order="desc", since_us=since_us)
+        return next((e for e in events if e["data"]["transaction"] == transaction.hex()), None)
+
+    event = until(look, f"The ledger's event of 0x{transaction.hex()}", _SEEN_WITHIN_S)
+    position = asked.get("/v1/status")["position"]
     if as_json:
         document({"transaction": f"0x{transaction.hex()}", "events": [event], "position": position})
         return

@@ -32,7 +32,7 @@ def _scaled(text: str, places: int, what: str, example: str) -> int:
         raise Asked(
             f"{text!r} has more than {places} places after the point.", f"Write it as in {example}."
         )
-    return int(found[1]) * 10**places + int(fraction.rstrip("0").ljust(places, "0") or "0")
+    return int(found[1] + fraction.rstrip("0").ljust(places, "0"))
 
 
 def synor(text: str) -> int:

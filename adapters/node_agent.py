@@ -173,8 +173,8 @@ class Agent:
         self._ledger.send(batch)
         self.beats += 1
         self.readings += len(rows)
-        for lease, resource, total in rows:
-            self._say(f"beat {self.beats}: {lease.hex()} {resource} {total:,}")
+        for of, resource, total in rows:
+            self._say(f"beat {self.beats}: {of.hex()} {resource} {total:,}")
         if not rows:
             self._say(f"beat {self.beats}")
 

@@ -39,6 +39,7 @@ Turn = Callable[[], object]
 #: A processor waits so long for its first input; its others are looked at as often.
 _WAIT_S: Final = 0.1
 _L1_EVERY_S: Final = 1.0
+_BROKERS_WITHIN_S: Final = 10.0
 _PAUSE_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _GIVE_UP_AFTER: Final = 20
 
@@ -81,7 +82,9 @@ class Deployment:
                 return
             from adapters.kafka_topics import KafkaTopics
 
-            admin = KafkaTopics(found.bootstrap, security=dict(found.security))
+            admin = KafkaTopics(
+                found.bootstrap, security=dict(found.security), timeout_s=_BROKERS_WITHIN_S
+            )
             stack.callback(admin.close)
             yield admin
 

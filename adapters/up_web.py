@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,9 @@ from domain.ports import Log, LogError
 
 _BODY_MAX: Final = 1 << 20
 _HOSTS: Final = ("127.0.0.1", "localhost")
+_START_S: Final = 20.0
 _STOP_S: Final = 20.0
+_LOOK_S: Final = 0.01
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -204,7 +207,10 @@ class Server:
         self.port = port
 
     def start(self, stop: threading.Event) -> None:
-        """Bind and serve; ``stop`` is set when it ends. Raises ``LogError`` if it cannot bind."""
+        """Bind and serve, and return when it answers; ``stop`` is set when it ends.
+
+        Raises ``LogError`` if it cannot.
+        """
         self._stopped = stop
         self._bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -217,6 +223,11 @@ class Server:
             ) from error
         self.port = self._bound.getsockname()[1]
         self._thread.start()
+        deadline = time.monotonic() + _START_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() >= deadline:
+                raise LogError("The web server did not come up.")
+            time.sleep(_LOOK_S)
 
     def _run(self) -> None:
         try:

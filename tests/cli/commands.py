@@ -64,11 +64,10 @@ def synor(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Said:
 class Running:
     """A long command as a process of its own, stopped when the test ends, however it ends."""
 
-    def __init__(
-        self, *arguments: str | Path, env: Mapping[str, str], ready: str, log: Path
-    ) -> None:
-        """Start it and wait until it has printed ``ready``."""
+    def __init__(self, *arguments: str | Path, env: Mapping[str, str], log: Path) -> None:
+        """Start it; what it prints goes to ``log``."""
         self.log = log
+        self._arguments = arguments
         clean = {name: v for name, v in os.environ.items() if not name.startswith("SYNOR_")}
         with log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -79,12 +78,16 @@ class Running:
                 stdout=file,
                 stderr=subprocess.STDOUT,
             )
+
+    def wait(self, ready: str) -> Running:
+        """Wait until it has printed ``ready``."""
         deadline = time.monotonic() + READY_S
         while ready not in self.text():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise AssertionError(f"{arguments} did not come up:\n{self.text()}")
+                raise AssertionError(f"{self._arguments} did not come up:\n{self.text()}")
             time.sleep(0.05)
+        return self
 
     def text(self) -> str:
         """What it has printed."""

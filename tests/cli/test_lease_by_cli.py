@@ -36,9 +36,8 @@ class Town:
         running = Running(
             *("up", "--folder", self.ledger, "--port", self.port, "--json", *more),
             env={},
-            ready=RUNS,
             log=self.folder / f"up{self.starts}.txt",
-        )
+        ).wait(RUNS)
         self.env["SYNOR_API"] = json.loads(running.text().splitlines()[-1])["api"]
         self.port = self.env["SYNOR_API"].rpartition(":")[2]
         return running
@@ -102,9 +101,8 @@ def test_a_whole_lease_by_cli_outlives_a_kill_and_passes_the_audit(town: Town) -
     agent = Running(
         *("node", "run", "--key", node_key, "--interface", "lo", "--auto-ready"),
         env=town.env,
-        ready="beat 1",
         log=town.folder / "agent.txt",
-    )
+    ).wait("beat 1")
     try:
         resource = ("--resource", "gpu.h100")
         town.ok("offer", "place", node, "--key", provider, *resource, "--ask", "3.5")

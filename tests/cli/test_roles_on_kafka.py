@@ -31,6 +31,7 @@ class Deployment:
         self.network = folder / "network"
         self.env = {"SYNOR_NETWORK": str(self.network)}
         self.running: dict[str, Running] = {}
+        self.started = 0
 
     def ask(self, *arguments: str | Path) -> Said:
         """Run a command."""
@@ -42,10 +43,11 @@ class Deployment:
         assert said.code == 0, (arguments, said.out, said.err)
         return said.json
 
-    def start(self, name: str, *arguments: str | Path, ready: str) -> Running:
+    def start(self, name: str, *arguments: str | Path) -> Running:
         """Start a role as a process."""
-        log = self.folder / f"{name}-{len(self.running)}.txt"
-        self.running[name] = Running(*arguments, env=self.env, ready=ready, log=log)
+        self.started += 1
+        log = self.folder / f"{name}-{self.started}.txt"
+        self.running[name] = Running(*arguments, env=self.env, log=log)
         return self.running[name]
 
     def key(self, name: str) -> Path:
@@ -97,12 +99,17 @@ def test_a_lease_lives_on_processors_that_are_processes_of_their_own(
     assert town.ok("topics", "check")["complaints"] == []
     assert town.ok("network", "show")["shards"] == 2
 
-    town.start("market", "work", "market", ready="market 0 works")
-    town.start("metering", "work", "metering", "--shards", "0,1", ready="metering 1 works")
-    town.start("settlement", "work", "settlement", ready="settlement 0 works")
-    town.start("clock", "clock", ready="The clock ticks")
-    serving = town.start("serve", "serve", ready="API and pages at")
-    town.env["SYNOR_API"] = serving.text().split("API and pages at ")[1].split()[0]
+    roles = {
+        town.start("market", "work", "market"): "market 0 works",
+        town.start("metering", "work", "metering", "--shards", "0,1"): "metering 1 works",
+        town.start("settlement", "work", "settlement"): "settlement 0 works",
+        town.start("clock", "clock"): "The clock ticks",
+        town.start("serve", "serve"): "API and pages at ",
+    }
+    for role, ready in roles.items():
+        role.wait(ready)
+    url = town.running["serve"].text().partition("API and pages at ")[2].split()[0]
+    town.env["SYNOR_API"] = url
 
     buyer, provider, node_key = town.key("buyer"), town.key("provider"), town.key("node")
     for number, who in enumerate(("buyer", "provider"), 1):
@@ -116,8 +123,7 @@ def test_a_lease_lives_on_processors_that_are_processes_of_their_own(
     town.start(
         *("agent", "node", "run", "--key", node_key, "--interface", "lo", "--auto-ready"),
         *("--kafka", town.brokers),
-        ready="beat 1",
-    )
+    ).wait("beat 1")
     resource = ("--resource", "gpu.h100")
     town.ok("offer", "place", node, "--key", provider, *resource, "--ask", "3.5")
     wants = ("--region", "eu", "--limit", "4", "--term", "1h", "--usage-budget", "1")
@@ -131,7 +137,7 @@ def test_a_lease_lives_on_processors_that_are_processes_of_their_own(
     until(lambda: town.ok("lease", "show", lease)["lease"]["lines"])
 
     town.running["market"].kill()
-    town.start("market", "work", "market", ready="market 0 works")
+    town.start("market", "work", "market").wait("market 0 works")
 
     town.ok("lease", "close", lease, "--key", buyer)
 

@@ -144,8 +144,9 @@ class Sequences:
             del sessions[:-SESSIONS_KEPT]
         kept.answers[number] = answer
         if number > kept.highest:
-            kept.highest = number
-            low = number - self._window
-            if len(kept.answers) > self._window:
-                for old in [n for n in kept.answers if n <= low]:
-                    del kept.answers[old]
+            before, kept.highest = kept.highest, number
+            # The numbers that fell out of the window, or all answers where those are fewer.
+            fallen = range(before - self._window + 1, number - self._window + 1)
+            for old in fallen if len(fallen) < len(kept.answers) else tuple(kept.answers):
+                if old in fallen:
+                    kept.answers.pop(old, None)

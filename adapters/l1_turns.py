@@ -66,9 +66,7 @@ class SenderTurn:
                 for recorded in map(unpack_event, body.events):
                     if recorded.schema == self._made:
                         made = self._codec.decode(CheckpointMade, recorded.payload)
-                        self._last = self._sender.propose(
-                            checkpoint_of(self._genesis_hash, made)
-                        )
+                        self._last = self._sender.propose(checkpoint_of(self._genesis_hash, made))
                 self._height = counted.envelope.height + 1
         if self._last is None:
             return False

@@ -119,9 +119,9 @@ def test_a_whole_lease_by_cli_outlives_a_kill_and_passes_the_audit(town: Town) -
         town.up.kill()
         assert town.ask("lease", "show", lease).code == 3
         town.up = town.start()
+        until(lambda: "The ledger answers again." in agent.text())
         before = _line(town, lease, "network.egress")
         until(lambda: _line(town, lease, "network.egress") > before)
-        assert "The ledger answers again." in agent.text()
 
         town.ok("lease", "top-up", lease, "0.5", "--escrow", "usage", "--key", buyer)
         ended = town.ok("lease", "close", lease, "--key", buyer)["answer"]["events"]

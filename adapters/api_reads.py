@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Table, and_, func, select
 
 from adapters.api_problems import NOT_FOUND, Problem, code_of
 from domain.account import (
+    AccountAdmitted,
     AccountOpened,
     ClaimSettled,
     DepositCredited,
@@ -30,11 +31,18 @@ from domain.lease import (
     LeaseReady,
     LeaseToppedUp,
     ReclaimAnnounced,
+    ReservationBroken,
 )
 from domain.ledger import ParameterChanged
 from domain.node import NodeAttested, NodeRegistered, NodeRetired
 from domain.offer import OfferPlaced, OfferWithdrawn
-from domain.provider import ProviderAdmitted, ProviderRegistered, StakeBonded, StakeUnbonding
+from domain.provider import (
+    ProviderAdmitted,
+    ProviderRegistered,
+    StakeBonded,
+    StakeForfeited,
+    StakeUnbonding,
+)
 from domain.round import RoundOpened
 from projections.following import application_name
 from projections.orders import RESTING
@@ -77,6 +85,7 @@ Row = dict[str, Any]
 #: What a command of a kind can lead to: its events stand right before its answer.
 EMITS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "OpenAccount": (AccountOpened, KeyRegistered),
+    "AdmitAccount": (AccountAdmitted,),
     "SetPayee": (PayeeSet,),
     "Withdraw": (WithdrawalRequested,),
     "ObserveDeposit": (DepositCredited,),
@@ -98,9 +107,16 @@ EMITS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "CloseLease": (LeaseEnded, LeaseClosed, RoundOpened),
     "RejectLease": (LeaseEnded, LeaseClosed, RoundOpened),
     "CompleteLease": (LeaseEnded, LeaseClosed, RoundOpened),
-    "FailLease": (LeaseEnded, LeaseClosed, RoundOpened),
+    "FailLease": (LeaseEnded, LeaseClosed, RoundOpened, ReservationBroken, StakeForfeited),
     "TopUpLease": (LeaseToppedUp,),
-    "ReclaimLease": (ReclaimAnnounced, LeaseEnded),
+    "ReclaimLease": (
+        ReclaimAnnounced,
+        LeaseEnded,
+        LeaseClosed,
+        RoundOpened,
+        ReservationBroken,
+        StakeForfeited,
+    ),
     "ChangeParameter": (ParameterChanged,),
 }
 

@@ -87,6 +87,7 @@ def test_a_whole_lease_by_cli_outlives_a_kill_and_passes_the_audit(town: Town) -
     assert credited["amount_nano"] == 100 * SYNOR
     town.ok("deposit", "20.5", "--key", provider)
     _refusals(town, buyer)
+    _keys_and_owners(town, buyer, provider)
 
     town.ok("provider", "register", "--key", provider, "--uptime", "90")
     town.ok("provider", "stake", "10", "--key", provider)
@@ -192,6 +193,23 @@ def _refusals(town: Town, buyer: Path) -> None:
         assert says in said.err, (arguments, said.err)
         assert "Traceback" not in said.err
     assert "at market " in town.ask("withdraw", "1000000", "--key", buyer).err
+
+
+def _keys_and_owners(town: Town, buyer: Path, provider: Path) -> None:
+    """A second key is added and revoked; a subsidiary belongs to another once both sides say so."""
+    gateway = "aa" * 32
+    for command, event in (("key-add", "KeyRegistered"), ("key-revoke", "KeyRevoked")):
+        said = town.ok("account", command, gateway, "--key", provider)["answer"]
+        assert [each["type"].rpartition(".")[2] for each in said["events"]] == [event]
+    parent = town.ok("account", "show", "--key", buyer)
+    subsidiary = town.key("subsidiary")
+    opened = town.ok(
+        "account", "open", "--key", subsidiary, "--owner", parent["account"]["account"]
+    )
+    child = opened["account"]
+    assert town.ask("account", "admit", child, "--key", provider).code == 1
+    admitted = town.ok("account", "admit", child, "--key", buyer)["answer"]
+    assert admitted["events"][0]["type"].rpartition(".")[2] == "AccountAdmitted"
 
 
 def _forged(town: Town) -> None:

@@ -231,9 +231,6 @@ def test_a_refused_append_writes_nothing_and_can_be_tried_again() -> None:
     assert len(ledger.leaves()) == 1
 
 
-@pytest.mark.xfail(
-    reason="ChainReader takes a repeated record of the head for noise, and what follows with it"
-)
 def test_a_record_that_the_log_has_twice_counts_once() -> None:
     """A retry behind the writer's back is noise, and the chain goes on from the first."""
     ledger, log = memory_ledger()

@@ -97,13 +97,14 @@ def now_us() -> int:
 def network_of(start_us: int) -> Network:
     """The bench's own network, P = 1."""
     keys = SystemKeys.derived(SEED)
-    return Network.of(
-        genesis_of(
+    return Network.first(
+        lambda nonce: genesis_of(
             keys,
             name="synor-bench",
             start_us=start_us,
             time_source=TimeSource.BROKER,
             parameters=Parameters(),
+            nonce=nonce,
         ),
         1,
     )

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -133,6 +134,10 @@ class GenesisRefused(Exception):
     """A genesis that cannot be used; the text says what is wrong with it."""
 
 
+class HashRefused(GenesisRefused):
+    """A genesis whose hash begins with the byte that Confluent frames begin with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """What everybody of one genesis shares."""
@@ -152,8 +157,20 @@ class Network:
         digest = hashlib.sha256(codec.encode(genesis)).digest()
         if digest[0] == 0:
             # A bare Signed begins with this hash, the Confluent frame with a zero byte.
-            raise GenesisRefused("the genesis hash begins with a zero byte; take another nonce")
+            raise HashRefused("the genesis hash begins with a zero byte; take another nonce")
         return cls(genesis, Hash32(digest), shards, codec)
+
+    @classmethod
+    def first(cls, make: Callable[[int], Genesis], shards: int) -> Network:
+        """The network of the first nonce, from 0, whose genesis hash may be used."""
+        codec = AvroCodec()
+        for nonce in count():
+            try:
+                return cls.of(make(nonce), shards, codec)
+            except HashRefused:
+                # One hash in 256 begins with a zero byte.
+                continue
+        raise AssertionError("nonces do not end")
 
     def identity(self, ledger: Ledger, shard: int = 0) -> LedgerIdentity:
         """Where a ledger of this network stands."""

@@ -142,17 +142,20 @@ class Demo:
             clock=lambda: self.now_us // 1_000_000,
             genesis_s=START_US // 1_000_000 - 60,
         )
-        genesis = genesis_of(
-            keys,
-            name="synor-demo",
-            start_us=START_US,
-            time_source=TimeSource.LOGICAL,
-            parameters=PARAMETERS,
-            chain_id=self.chain.config.chain_id,
-            vault=self.chain.config.vault,
-            catalogue=CATALOGUE,
+        self.network = Network.first(
+            lambda nonce: genesis_of(
+                keys,
+                name="synor-demo",
+                start_us=START_US,
+                time_source=TimeSource.LOGICAL,
+                parameters=PARAMETERS,
+                chain_id=self.chain.config.chain_id,
+                vault=self.chain.config.vault,
+                catalogue=CATALOGUE,
+                nonce=nonce,
+            ),
+            SHARDS,
         )
-        self.network = Network.of(genesis, SHARDS)
         create_topics(self.network, topics)
         self.system = Embedded(
             self.network, keys, log, folder=folder, chain=self.chain, group=group

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Final
 
-from adapters.bootstrap import GenesisRefused, Network, audit
+from adapters.bootstrap import Network, audit
 from adapters.embedded import Embedded, SystemKeys, create_topics, genesis_of
 from adapters.kafka_broker import KafkaBroker
 from adapters.kafka_log import KafkaLog
@@ -104,9 +104,8 @@ def _network(mapping: ReplayMapping, keys: SystemKeys, rows: tuple[PriceRow, ...
         raise ReplayRefused("genesis: " + "; ".join(wrong))
     named = {row.resource for row in rows}
     listed = tuple(row for row in VERSION_1 if row.resource not in named)
-    nonce = 0
-    while True:
-        genesis = genesis_of(
+    return Network.first(
+        lambda nonce: genesis_of(
             keys,
             name=f"replay {mapping.name}",
             start_us=mapping.origin_us - mapping.lead_us,
@@ -114,12 +113,9 @@ def _network(mapping: ReplayMapping, keys: SystemKeys, rows: tuple[PriceRow, ...
             parameters=mapping.parameters,
             catalogue=(*listed, *rows),
             nonce=nonce,
-        )
-        try:
-            return Network.of(genesis, mapping.shards)
-        except GenesisRefused:
-            # One hash in 256 begins with the byte that frames begin with.
-            nonce += 1
+        ),
+        mapping.shards,
+    )
 
 
 def _place(log: str, folder: Path | None) -> Path | None:

@@ -8,7 +8,7 @@ its last commit, exactly the inputs that it has consumed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from domain.chain import ChainReader, Counted, LedgerStopped
@@ -20,6 +20,7 @@ from domain.commit import (
     InputRun,
     Ledger,
     RunDigest,
+    body_of,
     parse,
 )
 from domain.ids import Hash32, PublicKey
@@ -327,18 +328,16 @@ class Worker:
         if run is None or run.height < 0:
             return
         low = max(run.next - NOISE_LOOKBACK, 0)
-        near: dict[bytes, LogRecord] = {}
         while True:
-            near = {}
-            for record in self._range(source, low, run.next):
-                envelope = parse(record.value)
-                if envelope is not None:
-                    near[envelope.hash()] = record
+            near = {
+                envelope.hash(): (record, envelope)
+                for record in self._range(source, low, run.next)
+                if (envelope := parse(record.value)) is not None
+            }
             if run.hash in near or low == 0:
                 break
             low = max(low - NOISE_LOOKBACK, 0)
-        head = near.get(run.hash)
-        if head is None:
+        if run.hash not in near:
             raise LedgerStopped(
                 "truncated",
                 source.ledger,
@@ -350,31 +349,23 @@ class Worker:
         at: bytes = run.hash
         while at in near:
             chain.add(at)
-            parsed = parse(near[at].value)
-            assert parsed is not None
-            at = parsed.previous
-        noise: dict[bytes, int] = {}
-        for digest, record in near.items():
-            parsed = parse(record.value)
-            assert parsed is not None
-            if (
-                digest not in chain
-                and parsed.writer == reading.chain.writer
-                and self._verify(parsed.writer, parsed.unsigned(), parsed.signature)
-            ):
-                noise[digest] = parsed.height
+            at = near[at][1].previous
+        noise = {
+            digest: envelope.height
+            for digest, (_, envelope) in near.items()
+            if digest not in chain
+            and envelope.writer == reading.chain.writer
+            and self._verify(envelope.writer, envelope.unsigned(), envelope.signature)
+        }
         reading.chain.resume(run.height, run.hash, noise)
-        parsed = parse(head.value)
-        assert parsed is not None
-        reading.chain.writer = PublicKey(parsed.writer)
+        head, envelope = near[run.hash]
+        reading.chain.writer = PublicKey(envelope.writer)
         counted = Counted(
             head.offset,
             head.time_us,
-            parsed,
+            envelope,
             run.hash,
-            head.value[len(head.value) - parsed.bulk_length - parsed.body_length :][
-                : parsed.body_length
-            ],
+            body_of(head.value, envelope),
             head.value,
         )
         self.processor.resume(self._foreign(reading, counted))
@@ -540,17 +531,7 @@ class Worker:
 
 def _with_height(run: InputRun, known: InputRun) -> InputRun:
     """A later run that saw only noise: the last counting commit is still the earlier run's."""
-    return InputRun(
-        topic=run.topic,
-        partition=run.partition,
-        first=run.first,
-        next=run.next,
-        count=run.count,
-        digest=run.digest,
-        height=known.height,
-        hash=known.hash,
-        items_done=run.items_done,
-    )
+    return replace(run, height=known.height, hash=known.hash)
 
 
 def writer_of(genesis: Any, ledger: Ledger) -> PublicKey:

@@ -81,11 +81,6 @@ class Stake:
             if part.release_us <= now_us
         )
 
-    def next_release_us(self) -> int | None:
-        """When the next unfrozen part is over; None for none."""
-        ends = [p.release_us for t in self.tranches if t.pot is None for p in t.unbonding]
-        return min(ends, default=None)
-
     def bonded(self, number: int, now_us: int, amount_nano: int) -> Stake:
         """With one more tranche."""
         added = Tranche(number=number, bonded_us=now_us, bonded_nano=amount_nano)

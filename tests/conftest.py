@@ -8,6 +8,7 @@ pytest_plugins = (
     "tests.support.kafka_broker",
     "tests.support.postgres",
     "tests.support.anvil",
+    "tests.support.fault_matrix",
 )
 
 # No deadline for one example: the two cores are shared with servers that the tests started.

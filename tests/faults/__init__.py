@@ -1,0 +1,1 @@
+"""Faults injected into the real parts, and what is left of the ledger after each."""

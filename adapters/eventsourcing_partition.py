@@ -36,6 +36,7 @@ from domain.commit import (
     Ledger,
     RecordedEvent,
     body_of,
+    pack_bulk,
     parse,
     seal,
     unpack_event,
@@ -383,7 +384,7 @@ class LedgerPartition:
             bulk=header.bulk,
         ).unsigned()
         envelope = unsigned + self._signer.sign(unsigned)
-        value = b"".join((envelope, encoded, *header.bulk))
+        value = b"".join((envelope, encoded, pack_bulk(header.bulk)))
         if len(value) > COMMIT_BYTES_MAX:
             raise TooLarge(f"a commit of {len(value)} bytes; at most {COMMIT_BYTES_MAX} are read")
         digest = hashlib.sha256(envelope).digest()

@@ -275,7 +275,8 @@ class Worker:
         self._commits.catch_up()
         self._height = -1
         for counted in self._commits.commits(0):
-            if not counted.bulk_is_right():
+            parts = counted.parts()
+            if parts is None:
                 raise LedgerStopped(
                     "corrupt",
                     processor.ledger,
@@ -284,7 +285,7 @@ class Worker:
                     "the bulk does not hash as the envelope says",
                 )
             body = self._codec.decode(CommitBody, counted.body)
-            processor.adopt(body, counted.bulk(), keep)
+            processor.adopt(body, parts, keep)
             self._height = counted.envelope.height
             for run in body.runs:
                 known = last.get((run.topic, run.partition))
@@ -488,7 +489,7 @@ class Worker:
         """A record is consumed: it belongs to the current run."""
         run = self._run_of(reading)
         run.count += 1
-        run.digest.add(record.offset, record.time_us, record.value)
+        run.digest.add(record)
         run.next = reading.next_offset = record.offset + 1
         run.items_done = reading.items_done = -1
         if counted is not None:

@@ -10,7 +10,18 @@ import hashlib
 from dataclasses import dataclass
 from typing import Final
 
-from domain.commit import BODY_VERSION, NO_HASH, Envelope, Ledger, body_of, bulk_of, parse
+from domain.commit import (
+    BODY_VERSION,
+    NO_HASH,
+    BulkPart,
+    Envelope,
+    Ledger,
+    body_of,
+    bulk_hash,
+    bulk_of,
+    parse,
+    split_bulk,
+)
 from domain.ids import PublicKey
 from domain.ports import LogRecord
 from domain.signed import Verifier
@@ -44,12 +55,15 @@ class Counted:
     value: bytes
 
     def bulk(self) -> bytes:
-        """The bulk part, whose hash is checked by ``bulk_is_right``, not by the reader rule."""
+        """The bulk's bytes, which the reader rule does not look at."""
         return bulk_of(self.value, self.envelope)
 
-    def bulk_is_right(self) -> bool:
-        """Whether the bulk hashes as the envelope says; if not the ledger is ``corrupt``."""
-        return hashlib.sha256(self.bulk()).digest() == self.envelope.bulk_hash
+    def parts(self) -> tuple[BulkPart, ...] | None:
+        """The bulk's parts; None where they do not hash right, and the ledger is ``corrupt``."""
+        parts = split_bulk(self.bulk())
+        if parts is None or bulk_hash(part.digest for part in parts) != self.envelope.bulk_hash:
+            return None
+        return parts
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,23 +11,26 @@ The envelope's format never changes. It is fixed binary, big-endian::
     writer      32   Ed25519 public key
     version      2   version of the body's format
     body length  4,  body SHA-256 32
-    bulk length  4,  bulk SHA-256 32
+    bulk length  4,  bulk hash 32
     signature   64   Ed25519 over everything before it
 
 The hash of a commit is the SHA-256 of its whole envelope, signature included; body and bulk are
-covered through their hashes.
+covered through their hashes. The bulk is a list of inputs as received, each behind its length
+(4 bytes); its hash is the SHA-256 over the SHA-256 of each, in order. So an input is hashed once,
+and the run that read it, the event that took it and the bulk that keeps it all cite that digest.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Final
 
 from domain.ids import Hash32
+from domain.ports import LogRecord
 from domain.record import record
 
 MAGIC: Final = b"SYNORL2\x01"
@@ -40,6 +43,7 @@ _HEAD: Final = struct.Struct(">8s32sBHQ32s32sHI32sI32s")
 SIGNATURE_BYTES: Final = 64
 ENVELOPE_BYTES: Final = _HEAD.size + SIGNATURE_BYTES
 _EVENT: Final = struct.Struct(">16sQI")
+_LENGTH_BYTES: Final = 4
 
 
 class Ledger(IntEnum):
@@ -147,12 +151,51 @@ def bulk_of(value: bytes, envelope: Envelope) -> bytes:
     return value[ENVELOPE_BYTES + envelope.body_length :]
 
 
+@dataclass(frozen=True, slots=True)
+class BulkPart:
+    """An input that is kept in the bulk, as received, and its SHA-256."""
+
+    data: bytes
+    digest: bytes
+
+
+def part_of(data: bytes) -> BulkPart:
+    """The part for bytes whose digest nobody has computed yet."""
+    return BulkPart(data, hashlib.sha256(data).digest())
+
+
+def pack_bulk(parts: Sequence[BulkPart]) -> bytes:
+    """The bytes of a bulk of these parts."""
+    pieces: list[bytes] = []
+    for part in parts:
+        pieces += (len(part.data).to_bytes(_LENGTH_BYTES, "big"), part.data)
+    return b"".join(pieces)
+
+
+def bulk_hash(digests: Iterable[bytes]) -> bytes:
+    """The hash of a bulk whose parts have these digests."""
+    return hashlib.sha256(b"".join(digests)).digest()
+
+
+def split_bulk(bulk: bytes) -> tuple[BulkPart, ...] | None:
+    """The parts of a bulk's bytes, or None where they are no list of parts."""
+    parts: list[BulkPart] = []
+    at = 0
+    while at < len(bulk):
+        start = at + _LENGTH_BYTES
+        at = start + int.from_bytes(bulk[at:start], "big")
+        if at > len(bulk) or start > len(bulk):
+            return None
+        parts.append(part_of(bulk[start:at]))
+    return tuple(parts)
+
+
 @record("synor.ledger.v1.InputRun")
 class InputRun:
     """Records of one partition that a commit consumed, in the order applied.
 
     The digest is SHA-256 over, per record as read: offset (8 bytes), append time in µs (8),
-    length of the value (4), all big-endian, and the value.
+    length of the value (4), all big-endian, and the SHA-256 of the value.
     """
 
     topic: Annotated[str, "topic that was read"]
@@ -212,16 +255,17 @@ class RunDigest:
     """Builds the digest of an input run record by record."""
 
     __slots__ = ("_sha",)
-    _RECORD = struct.Struct(">QQI")
+    _RECORD = struct.Struct(">QQI32s")
 
     def __init__(self) -> None:
         """Start with no record."""
         self._sha = hashlib.sha256()
 
-    def add(self, offset: int, time_us: int, value: bytes) -> None:
+    def add(self, record: LogRecord) -> None:
         """Add one record as read."""
-        self._sha.update(self._RECORD.pack(offset, time_us, len(value)))
-        self._sha.update(value)
+        self._sha.update(
+            self._RECORD.pack(record.offset, record.time_us, len(record.value), record.digest())
+        )
 
     def digest(self) -> Hash32:
         """The digest so far."""
@@ -237,14 +281,9 @@ def seal(
     previous: bytes,
     writer: bytes,
     body: bytes,
-    bulk: Sequence[bytes] = (),
+    bulk: Sequence[BulkPart] = (),
 ) -> Envelope:
     """The envelope of a new commit, its signature still empty."""
-    sha = hashlib.sha256()
-    length = 0
-    for part in bulk:
-        sha.update(part)
-        length += len(part)
     return Envelope(
         genesis=genesis,
         ledger=ledger,
@@ -255,8 +294,8 @@ def seal(
         version=BODY_VERSION,
         body_length=len(body),
         body_hash=hashlib.sha256(body).digest(),
-        bulk_length=length,
-        bulk_hash=sha.digest(),
+        bulk_length=sum(_LENGTH_BYTES + len(part.data) for part in bulk),
+        bulk_hash=bulk_hash(part.digest for part in bulk),
         signature=b"",
     )
 
@@ -269,4 +308,4 @@ class CommitHeader:
     runs: tuple[InputRun, ...] = ()
     rules_version: int = 1
     refused: tuple[GateCount, ...] = ()
-    bulk: tuple[bytes, ...] = ()
+    bulk: tuple[BulkPart, ...] = ()

@@ -35,7 +35,12 @@ class Opened:
 
     signed: Signed
     payload: Any
-    digest: bytes  # SHA-256 of the signed preimage
+    message: bytes  # the signed preimage
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of the signed preimage: which content a command's number was used for."""
+        return hashlib.sha256(self.message).digest()
 
 
 def open_input(
@@ -63,7 +68,7 @@ def open_input(
         return Refused(BAD_SIGNATURE, signed.key.hex())
     if signed.genesis != genesis_hash:
         return Refused(WRONG_NETWORK, f"signed for {signed.genesis.hex()}")
-    return Opened(signed, payload, hashlib.sha256(message).digest())
+    return Opened(signed, payload, message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from typing import Any, Final
 from domain.batch_columns import Columns, columns_of
 from domain.catalogue import How
 from domain.codec import Codec
-from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, CommitBody, Ledger
+from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, BulkPart, CommitBody, Ledger
 from domain.coverage import Coverage, MeteredLease, MeteredNode, UsageWindows
 from domain.due import MeteringDue
 from domain.gate import TELEMETRY_WINDOW, Answer, Opened, Repeat, Sequences
@@ -55,7 +55,7 @@ from domain.refusal import (
     WRONG_SHARD,
     Refused,
 )
-from domain.signed import Verifier
+from domain.signed import Signed, Verifier
 from domain.telemetry import (
     INTAKE,
     Batch,
@@ -194,7 +194,7 @@ class Metering(Processor):
             signed.key,
             signed.session,
             signed.number,
-            opened.digest,
+            record.digest(),
             self.time_us + self.parameters.session_ahead_us,
         )
         if isinstance(verdict, Repeat):
@@ -204,12 +204,11 @@ class Metering(Processor):
             return
         nodes = self._listed(batch, key)
         if isinstance(nodes, Refused):
-            self._refuse(opened, nodes)
+            self._refuse(signed, record, nodes)
         else:
-            self._accept(opened, batch, key, nodes, record.value)
+            self._accept(signed, batch, key, nodes, record)
 
-    def _refuse(self, opened: Opened, why: Refused) -> None:
-        signed = opened.signed
+    def _refuse(self, signed: Signed, record: LogRecord, why: Refused) -> None:
         self.emit(
             INTAKE,
             TelemetryRefused(
@@ -217,7 +216,7 @@ class Metering(Processor):
                 key=signed.key,
                 session=signed.session,
                 number=signed.number,
-                digest=Hash32(opened.digest),
+                digest=Hash32(record.digest()),
                 code=why.code.number,
                 detail=why.detail,
             ),
@@ -251,13 +250,13 @@ class Metering(Processor):
 
     def _accept(
         self,
-        opened: Opened,
+        signed: Signed,
         batch: Columns,
         key: _Key,
         nodes: Sequence[MeteredNode],
-        value: bytes,
+        record: LogRecord,
     ) -> None:
-        signed, now_us = opened.signed, self.time_us
+        now_us = self.time_us
         judged = self.readings.judge(
             batch, [node.number for node in nodes], key.number, Moment.of(now_us, self.parameters)
         )
@@ -269,7 +268,7 @@ class Metering(Processor):
                     since_us=now_us if node.last_us < 0 else node.last_us,
                 )
                 self.emit(AggregateId(node.id), came_up)
-        self._decoded = value, batch
+        self._decoded = record.value, batch
         self.emit(
             INTAKE,
             TelemetryAccepted(
@@ -277,17 +276,17 @@ class Metering(Processor):
                 key=signed.key,
                 session=signed.session,
                 number=signed.number,
-                digest=Hash32(opened.digest),
-                length=len(value),
+                digest=Hash32(record.digest()),
+                length=len(record.value),
                 rows=batch.rows,
                 refused=judged.refused,
             ),
-            value,
+            BulkPart(record.value, record.digest()),
         )
         if judged.contradiction is not None:
-            self._contradict(judged.contradiction, opened)
+            self._contradict(judged.contradiction, signed, record)
 
-    def _contradict(self, found: Contradiction, opened: Opened) -> None:
+    def _contradict(self, found: Contradiction, signed: Signed, record: LogRecord) -> None:
         node = self.leases[found.lease].node.id
         self.emit(
             AggregateId(node),
@@ -298,11 +297,11 @@ class Metering(Processor):
                 resource=self.resources[found.resource],
                 generation=found.generation,
                 time_us=found.time_us,
-                key=opened.signed.key,
+                key=signed.key,
                 first_total=found.first_total,
                 second_total=found.second_total,
                 first=Hash32(found.first),
-                second=Hash32(opened.digest),
+                second=Hash32(record.digest()),
             ),
         )
 
@@ -529,7 +528,10 @@ class Metering(Processor):
         self._activate_rules()
 
     def adopt(
-        self, body: CommitBody, bulk: bytes, keep: Callable[[Sequence[Versioned]], None] | None
+        self,
+        body: CommitBody,
+        bulk: Sequence[BulkPart],
+        keep: Callable[[Sequence[Versioned]], None] | None,
     ) -> None:
         """Fold a committed step of this shard."""
         super().adopt(body, bulk, keep)

@@ -6,7 +6,6 @@ columns become arrays at once and that many signatures are checked together.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Protocol
 
@@ -143,7 +142,7 @@ class Intake:
             return Refused(BAD_SIGNATURE, signed.key.hex())
         if signed.genesis != self._genesis_hash:
             return Refused(WRONG_NETWORK, f"signed for {signed.genesis.hex()}")
-        return Opened(signed, payload, hashlib.sha256(message).digest())
+        return Opened(signed, payload, message)
 
     def reopen(self, value: bytes) -> Columns:
         """The columns of a record that was accepted once; its signature was checked then."""

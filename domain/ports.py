@@ -6,8 +6,9 @@ adapter of a port.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -41,6 +42,13 @@ class LogRecord:
     offset: int
     time_us: int
     value: bytes
+    _digest: bytes = field(default=b"", init=False, repr=False, compare=False)
+
+    def digest(self) -> bytes:
+        """SHA-256 of the value, computed once: run, event and bulk all cite it."""
+        if not self._digest:
+            object.__setattr__(self, "_digest", hashlib.sha256(self.value).digest())
+        return self._digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from domain.codec import Codec
 from domain.commit import (
+    BulkPart,
     CommitBody,
     CommitHeader,
     GateCount,
@@ -89,7 +90,7 @@ class Unit:
         self._evolve = evolve
         self._touched: dict[AggregateId, Versioned] = {}
         self.events: list[Emitted] = []
-        self.bulk: list[bytes] = []
+        self.bulk: list[BulkPart] = []
         self.bulk_bytes = 0
         self._garbage: dict[int, tuple[int, Any]] = {}
 
@@ -116,10 +117,10 @@ class Unit:
         self._touched[aggregate] = Versioned(aggregate, version, self._evolve(state, event))
         self.events.append(Emitted(aggregate, version, event))
 
-    def add_bulk(self, data: bytes) -> None:
-        """Append bytes to the commit's bulk part."""
-        self.bulk.append(data)
-        self.bulk_bytes += len(data)
+    def add_bulk(self, part: BulkPart) -> None:
+        """Keep an input in the commit's bulk."""
+        self.bulk.append(part)
+        self.bulk_bytes += len(part.data)
 
     def count(self, code: int, offset: int) -> None:
         """Count a record that the gate refused without an event."""
@@ -271,18 +272,19 @@ class Processor:
     def apply(self, aggregate: AggregateId, event: Any, bulk: bytes | None) -> None:
         """Fold one event into the in-process folds: live and at recovery, the same code.
 
-        ``bulk`` is the event's part of the bulk where it has one (accepted telemetry).
+        ``bulk`` are the bytes that the event has in the bulk, where it has any (accepted
+        telemetry).
         """
         raise AssertionError("a processor folds its events")
 
     # The loop
 
-    def emit(self, aggregate: AggregateId, event: Any, bulk: bytes | None = None) -> None:
+    def emit(self, aggregate: AggregateId, event: Any, part: BulkPart | None = None) -> None:
         """Record an event in the step, evolve its aggregate and fold it."""
         self.unit.emit(aggregate, event)
-        if bulk is not None:
-            self.unit.add_bulk(bulk)
-        self.apply(aggregate, event, bulk)
+        if part is not None:
+            self.unit.add_bulk(part)
+        self.apply(aggregate, event, None if part is None else part.data)
 
     def external(self, source: Source, record: LogRecord) -> Iterator[None]:
         """Feed one record of an input topic; yields after each item: a step may be cut there."""
@@ -373,7 +375,10 @@ class Processor:
         self.committed_us = self.time_us
 
     def adopt(
-        self, body: CommitBody, bulk: bytes, keep: Callable[[Sequence[Versioned]], None] | None
+        self,
+        body: CommitBody,
+        bulk: Sequence[BulkPart],
+        keep: Callable[[Sequence[Versioned]], None] | None,
     ) -> None:
         """Fold a committed step of the own ledger: recovery, after which this goes on live.
 
@@ -381,21 +386,18 @@ class Processor:
         ledger; a store that has none of its own gives ``keep`` and gets them from here.
         """
         unit = Unit(self._states, self._evolve)
-        at = 0
+        parts = iter(bulk)
         for data in body.events:
             recorded = unpack_event(data)
             event = self.codec.decode(self.codec.kind(recorded.schema), recorded.payload)
             aggregate = AggregateId(recorded.aggregate)
-            length = getattr(event, "length", None) if bulk else None
-            part = None
-            if length is not None:
-                part, at = bulk[at : at + length], at + length
+            part = next(parts, None) if hasattr(event, "length") else None
             if keep is not None:
                 unit.emit(aggregate, event)
-            self.apply(aggregate, event, part)
+            self.apply(aggregate, event, None if part is None else part.data)
         if keep is not None:
             keep(unit.finals())
-        invariant(at == len(bulk), "the bulk is as long as its events say")
+        invariant(next(parts, None) is None, "the bulk has a part for each event that names one")
         self.time_us = self.committed_us = body.time_us
         self.rules_version = body.rules_version
         self.unit = Unit(self._states, self._evolve)

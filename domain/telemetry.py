@@ -126,14 +126,14 @@ class LeaseStopped:
 
 @record("synor.metering.v1.TelemetryAccepted")
 class TelemetryAccepted:
-    """A batch that counts: its signed bytes stand in the commit's bulk, in order."""
+    """A batch that counts: the record as received stands in the commit's bulk, in order."""
 
     at_us: Annotated[int, "effective time, µs UTC"]
     key: Annotated[PublicKey, "signer"]
     session: Annotated[int, "signer's session"]
     number: Annotated[int, "number within the session"]
-    digest: Annotated[Hash32, "SHA-256 of the signed preimage"]
-    length: Annotated[int, "length of those bytes in the bulk"]
+    digest: Annotated[Hash32, "SHA-256 of the record as received"]
+    length: Annotated[int, "length of the record in the bulk"]
     rows: Annotated[int, "number of readings"]
     refused: Annotated[bytes, "bitmap of refused rows, bit i of byte i//8; empty for none"]
 
@@ -146,7 +146,7 @@ class TelemetryRefused:
     key: Annotated[PublicKey, "signer"]
     session: Annotated[int, "signer's session"]
     number: Annotated[int, "number within the session"]
-    digest: Annotated[Hash32, "SHA-256 of the signed preimage"]
+    digest: Annotated[Hash32, "SHA-256 of the record as received"]
     code: Annotated[int, "number of the refusal"]
     detail: Annotated[str, "the figures that explain it"]
 

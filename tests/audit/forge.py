@@ -12,19 +12,22 @@ from adapters.memory_log import MemoryLog, MemoryTopics
 from domain.commit import (
     LEDGER_TOPICS,
     NO_HASH,
+    BulkPart,
     CommitBody,
     Envelope,
     RecordedEvent,
     RunDigest,
     body_of,
     bulk_of,
+    pack_bulk,
     parse,
     seal,
+    split_bulk,
     unpack_event,
 )
 from domain.ids import Hash32
 from domain.merkle import MerkleTree
-from domain.ports import Log
+from domain.ports import Log, LogRecord
 from tests.system.reading import Seat, records
 from tests.system.small import memory_log, signer_of
 
@@ -37,7 +40,7 @@ class Commit:
 
     envelope: Envelope
     body: CommitBody
-    bulk: bytes
+    bulk: tuple[BulkPart, ...]
 
 
 class Book:
@@ -71,7 +74,9 @@ class Book:
         envelope = parse(value)
         assert envelope is not None
         body = self.codec.decode(CommitBody, body_of(value, envelope))
-        return Commit(envelope, body, bulk_of(value, envelope))
+        bulk = split_bulk(bulk_of(value, envelope))
+        assert bulk is not None
+        return Commit(envelope, body, bulk)
 
     def commits(self, seat: Seat) -> Iterator[Commit]:
         """All of them."""
@@ -126,10 +131,10 @@ class Book:
             previous=previous,
             writer=signer_of(seat[0]).public,
             body=encoded,
-            bulk=(commit.bulk,),
+            bulk=commit.bulk,
         ).unsigned()
         envelope = unsigned + signer_of(seat[0]).sign(unsigned)
-        value = envelope + encoded + commit.bulk
+        value = envelope + encoded + pack_bulk(commit.bulk)
         parsed = parse(value)
         assert parsed is not None
         return value, parsed.hash()
@@ -153,7 +158,7 @@ class Book:
         digest = RunDigest()
         values = self.lists[run.topic, run.partition][first:next]
         for offset, value in enumerate(values, first):
-            digest.add(offset, 0, value)
+            digest.add(LogRecord(offset, 0, value))
         other = replace(run, first=first, next=next, count=len(values), digest=digest.digest())
         runs = (*commit.body.runs[:number], other, *commit.body.runs[number + 1 :])
         return replace(commit, body=replace(commit.body, runs=runs))

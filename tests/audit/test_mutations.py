@@ -21,8 +21,10 @@ from domain.commit import (
     ENVELOPE_BYTES,
     LEDGER_TOPICS,
     TELEMETRY_TOPIC,
+    BulkPart,
     GateCount,
     Ledger,
+    part_of,
 )
 from domain.epoch import EpochCut
 from domain.ids import Hash32, Wide
@@ -420,7 +422,11 @@ def _a_statement_of_one_unit_more(book: Book) -> Found:
 def _telemetry_that_was_exchanged_in_the_bulk(book: Book) -> Found:
     """The writer seals other bytes than it was sent; hash and signature hold."""
     height, _ = book.find(SHARD, TelemetryAccepted)
-    book.forge(SHARD, height, lambda c: replace(c, bulk=flipped(c.bulk, 70)))
+
+    def other(part: BulkPart) -> BulkPart:
+        return part_of(flipped(part.data, 70))
+
+    book.forge(SHARD, height, lambda c: replace(c, bulk=(other(c.bulk[0]), *c.bulk[1:])))
     return Found("bulk_differs", height, "bulk")
 
 

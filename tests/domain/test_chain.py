@@ -8,7 +8,18 @@ import pytest
 
 from adapters.ed25519 import Signer, verify
 from domain.chain import ChainReader, Counted, LedgerStopped, Noise
-from domain.commit import NO_HASH, Envelope, Ledger, seal
+from domain.commit import (
+    ENVELOPE_BYTES,
+    NO_HASH,
+    Envelope,
+    Ledger,
+    RunDigest,
+    bulk_hash,
+    pack_bulk,
+    part_of,
+    seal,
+    split_bulk,
+)
 from domain.ports import LogRecord
 
 GENESIS = b"g" * 32
@@ -115,3 +126,68 @@ def test_a_reader_that_resumes_knows_the_noise_near_its_head() -> None:
     resumed = reader()
     resumed.resume(chain.height, chain.hash, chain.noise())
     assert isinstance(judge(resumed, 2, child), Noise)
+
+
+VALUES = (b"first", b"", b"third")
+
+
+def _run(*records: LogRecord) -> bytes:
+    digest = RunDigest()
+    for record in records:
+        digest.add(record)
+    return digest.digest()
+
+
+def test_a_run_binds_offset_time_length_value_order_and_number() -> None:
+    """No other reading of a partition has the digest of this one."""
+    records = [LogRecord(i, 10 + i, value) for i, value in enumerate(VALUES)]
+    first, *rest = records
+    others = [
+        [replace(first, offset=7), *rest],
+        [replace(first, time_us=7), *rest],
+        [LogRecord(0, 10, b"firs"), *rest],
+        [LogRecord(0, 10, b"First"), *rest],
+        [*reversed(records)],
+        rest,
+        [*records, LogRecord(3, 13, b"")],
+    ]
+    digests = {_run(*each) for each in (records, *others)}
+    assert len(digests) == 1 + len(others)
+
+
+def test_a_bulk_binds_its_values_their_bounds_and_their_order() -> None:
+    """Moving a byte from one value to the next is another bulk, though the values join equal."""
+    lists = [VALUES, (b"firs", b"t", b"third"), (b"first", b"third"), (b"third", b"", b"first"), ()]
+    hashes = {bulk_hash(part_of(value).digest for value in values) for values in lists}
+    assert len(hashes) == len(lists)
+    for values in lists:
+        parts = tuple(map(part_of, values))
+        assert split_bulk(pack_bulk(parts)) == parts
+
+
+def test_a_bulk_that_does_not_hash_right_has_no_parts() -> None:
+    """Any byte changed, missing or added: the commit counts, its bulk is corrupt."""
+    parts = tuple(map(part_of, VALUES))
+    envelope = seal(
+        genesis=bytes(32),
+        ledger=Ledger.METERING,
+        shard=0,
+        height=0,
+        previous=NO_HASH,
+        writer=bytes(32),
+        body=b"body",
+        bulk=parts,
+    )
+    bulk = pack_bulk(parts)
+    assert envelope.bulk_length == len(bulk)
+
+    def parts_of(data: bytes) -> object:
+        value = bytes(ENVELOPE_BYTES) + b"body" + data
+        return Counted(0, 0, envelope, b"", b"body", value).parts()
+
+    assert parts_of(bulk) == parts
+    for at in range(len(bulk)):
+        assert parts_of(bulk[:at] + bytes([bulk[at] ^ 1]) + bulk[at + 1 :]) is None
+        assert parts_of(bulk[:at]) is None
+    assert parts_of(bulk + bytes(4)) is None
+    assert parts_of(bulk + b"x") is None

@@ -20,7 +20,14 @@ from adapters.ed25519 import Signer
 from adapters.eventsourcing_index import Depth
 from adapters.eventsourcing_mapper import AvroMapper
 from adapters.eventsourcing_recorder import LedgerRecorder
-from domain.commit import COMMIT_BYTES_MAX, EVENT_BYTES_MAX, CommitBody, CommitHeader, unpack_event
+from domain.commit import (
+    COMMIT_BYTES_MAX,
+    EVENT_BYTES_MAX,
+    CommitBody,
+    CommitHeader,
+    part_of,
+    unpack_event,
+)
 from domain.ledger import LEDGER_ID, WriterRotated
 from tests.eventsourcing.events import HEADER, aggregate, event, events
 from tests.eventsourcing.ledgers import (
@@ -41,7 +48,8 @@ def test_one_insert_is_one_commit_of_the_header_and_the_events_in_order() -> Non
     """Header fields, bulk and events stand in the record as given."""
     ledger, log = memory_ledger()
     recorder = ledger.recorder(log=log, live=False)
-    header = CommitHeader(time_us=7, rules_version=3, bulk=(b"first", b"second"))
+    bulk = (part_of(b"first"), part_of(b"second"))
+    header = CommitHeader(time_us=7, rules_version=3, bulk=bulk)
     assert recorder.insert_events(events(0, 3), header=header) == [1, 2, 3]
     (counted,) = ledger.verified()
     body = codec().decode(CommitBody, counted.body)
@@ -49,8 +57,8 @@ def test_one_insert_is_one_commit_of_the_header_and_the_events_in_order() -> Non
     assert [unpack_event(leaf).aggregate for leaf in body.events] == [
         aggregate(i).bytes for i in range(3)
     ]
-    assert counted.bulk() == b"firstsecond"
-    assert counted.bulk_is_right()
+    assert counted.bulk() == b"\0\0\0\5first\0\0\0\6second"
+    assert counted.parts() == bulk
 
 
 def test_a_header_without_events_makes_an_empty_commit() -> None:
@@ -252,8 +260,9 @@ def test_events_and_commits_over_the_limits_are_refused_by_name() -> None:
     half = bytes(EVENT_BYTES_MAX // 2)
     with pytest.raises(ProgrammingError, match=str(COMMIT_BYTES_MAX)):
         recorder.insert_events([event(i, state=half) for i in range(16)], header=HEADER)
+    large = CommitHeader(time_us=1, bulk=(part_of(bytes(COMMIT_BYTES_MAX)),))
     with pytest.raises(ProgrammingError, match=str(COMMIT_BYTES_MAX)):
-        recorder.insert_events([], header=CommitHeader(time_us=1, bulk=(bytes(COMMIT_BYTES_MAX),)))
+        recorder.insert_events([], header=large)
     assert log.end(ledger.topic, 0) == 0
     assert recorder.insert_events([event(0)], header=HEADER) == [1]
 
@@ -348,11 +357,12 @@ def test_commits_are_read_from_any_height_with_their_bulk() -> None:
     ledger, log = memory_ledger()
     recorder = ledger.recorder(log=log, live=False)
     for i in range(5):
-        recorder.insert_events([event(i)], header=CommitHeader(time_us=i, bulk=(b"b%d" % i,)))
+        bulk = (part_of(b"b%d" % i),)
+        recorder.insert_events([event(i)], header=CommitHeader(time_us=i, bulk=bulk))
         log.append(ledger.topic, 0, b"noise")
     read = list(recorder.commits(2))
     assert [each.envelope.height for each in read] == [2, 3, 4]
-    assert [each.bulk() for each in read] == [b"b2", b"b3", b"b4"]
+    assert [each.parts() for each in read] == [(part_of(b),) for b in (b"b2", b"b3", b"b4")]
     one = recorder.commit_at(3)
     assert one is not None
     assert (one.offset, recorder.offset_of(3)) == (6, 6)

@@ -8,9 +8,17 @@ import pytest
 from adapters.avro_codec import AvroCodec
 from adapters.ed25519 import Signer, sign_input, verify
 from adapters.kafka_broker import CHECKOUT
-from domain.commit import ENVELOPE_BYTES, RecordedEvent
+from domain.commit import (
+    ENVELOPE_BYTES,
+    RecordedEvent,
+    RunDigest,
+    bulk_hash,
+    pack_bulk,
+    part_of,
+)
 from domain.ids import Hash32, account_of, shard_of
 from domain.ledger import Tick
+from domain.ports import LogRecord
 from domain.refusal import CODES
 from domain.signed import preimage
 
@@ -87,6 +95,21 @@ def test_the_ids_and_the_leaf_of_the_page_are_ours() -> None:
         payload=CODEC.encode(Tick(time_us=1)),
     )
     assert block("event").strip() == event.pack().hex()
+
+
+def test_the_digests_of_the_page_are_ours() -> None:
+    """What run, event and bulk say of one record."""
+    record = LogRecord(5, TIME_US, WIRE)
+    part = part_of(WIRE)
+    run = RunDigest()
+    run.add(record)
+    assert dict(line.split(": ") for line in block("digests").splitlines()) == {
+        "value": record.digest().hex(),
+        "run": run.digest().hex(),
+        "bulk begins": pack_bulk([part])[:8].hex(),
+        "bulk": bulk_hash([part.digest]).hex(),
+    }
+    assert part.digest == record.digest()
 
 
 def test_the_envelope_of_the_page_has_the_length_of_the_envelope() -> None:

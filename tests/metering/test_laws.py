@@ -265,13 +265,13 @@ class Heard:
 def heard(shard: Shard) -> list[Heard]:
     """The accepted batches of a shard, from its own ledger."""
     found = []
-    bulk = b"".join(bulk for _, bulk in shard.commits)
-    at = 0
+    parts = iter([part for _, bulk in shard.commits for part in bulk])
     for event in shard.events:
         if not isinstance(event, TelemetryAccepted):
             continue
-        opened = shard.metering._intake.reopen(bulk[at : at + event.length])
-        at += event.length
+        part = next(parts)
+        assert (event.length, event.digest) == (len(part.data), part.digest)
+        opened = shard.metering._intake.reopen(part.data)
         payload = opened.plain()
         rows = [
             (
@@ -284,7 +284,7 @@ def heard(shard: Shard) -> list[Heard]:
             if not is_refused(event.refused, i)
         ]
         found.append(Heard(event.at_us, payload.nodes, rows))
-    assert at == len(bulk)
+    assert next(parts, None) is None
     return found
 
 

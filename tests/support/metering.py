@@ -18,7 +18,7 @@ from adapters.avro_codec import AvroCodec
 from domain.batch_columns import Columns
 from domain.bid import MeteredLimit
 from domain.catalogue import VERSION_1
-from domain.commit import CommitBody, Ledger, RecordedEvent
+from domain.commit import BulkPart, CommitBody, Ledger, RecordedEvent
 from domain.genesis import Genesis, Parameters, Role, TimeSource
 from domain.ids import (
     AccountId,
@@ -270,7 +270,7 @@ class Shard:
     recover_at_cuts: bool = False
     one_by_one: bool = False
     readings: Callable[[], Readings[Columns]] | None = None
-    commits: list[tuple[CommitBody, bytes]] = field(default_factory=list)
+    commits: list[tuple[CommitBody, tuple[BulkPart, ...]]] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
     refused: list[int] = field(default_factory=list)
     metering: Metering = field(init=False)
@@ -361,7 +361,7 @@ class Shard:
             tree_root=Hash32(bytes(32)),
             tree_size=0,
         )
-        self.commits.append((body, b"".join(unit.bulk)))
+        self.commits.append((body, tuple(unit.bulk)))
         self.events += [emitted.event for emitted in unit.events]
         for counted in unit.refused():
             self.refused += [counted.code] * counted.count

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -35,6 +35,8 @@ from domain.ids import LeaseId, account_of
 app = commands()
 
 Which = Annotated[str, typer.Argument(help="Lease.")]
+#: What a command may take from here until the ledger decides it.
+ON_THE_WAY_US: Final = 10_000_000
 
 
 class EscrowName(Enum):
@@ -216,7 +218,7 @@ def reject(
 def reclaim(
     lease: Which,
     key: KeyFile,
-    notice: Annotated[str, typer.Option(help="It ends so long from now.")],
+    notice: Annotated[str, typer.Option(help="It ends so long after the ledger has read this.")],
     api: ApiUrl = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -224,7 +226,9 @@ def reclaim(
     """Take an interruptible lease back as its provider, with notice."""
     from domain.lease import ReclaimLease
 
-    deadline = time.time_ns() // 1000 + duration(notice)
+    # The notice counts from when the ledger decides: without time for the way there, asking for
+    # just the notice that was agreed would always be refused.
+    deadline = time.time_ns() // 1000 + duration(notice) + ON_THE_WAY_US
     command = ReclaimLease(lease=_id(lease), deadline_us=deadline)
     told(speaker(api, key, passphrase_file).command(command), as_json)
 

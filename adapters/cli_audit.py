@@ -14,6 +14,7 @@ import typer
 from adapters.cli_failures import Asked
 from adapters.cli_output import Json, document, facts, noted, said, table
 from adapters.cli_units import hexadecimal, shown_synor
+from adapters.settings_security import Security, secured
 
 if TYPE_CHECKING:
     from adapters.audit import LedgerReport, Verdict
@@ -39,7 +40,7 @@ def audit(
         str,
         typer.Argument(
             help="A folder of `synor up`, of the demo or with network.toml; a SQLite file; "
-            "or kafka:HOST:PORT."
+            "or kafka:HOST:PORT (with a file of [log.security] in SYNOR_KAFKA_SECURITY)."
         ),
     ],
     l1: Annotated[
@@ -94,7 +95,7 @@ def place_of(ledger: str) -> Place:
     """What a person named: a folder, a file, or brokers."""
     if ledger.startswith(_KAFKA):
         bootstrap = ledger.removeprefix(_KAFKA)
-        return Place(ledger, lambda: _kafka(bootstrap, {}), None)
+        return Place(ledger, lambda: _kafka(bootstrap, secured()), None)
     path = Path(ledger)
     if path.is_file():
         return Place(ledger, lambda: _sqlite(path), path.parent)
@@ -108,9 +109,7 @@ def place_of(ledger: str) -> Place:
     if (path / settings.FILE_NAME).exists():
         found = settings.load(path)
         if found.log.kind is settings.LogKind.KAFKA:
-            return Place(
-                ledger, lambda: _kafka(found.log.bootstrap, dict(found.log.security)), path
-            )
+            return Place(ledger, lambda: _kafka(found.log.bootstrap, found.log.security), path)
         file = found.log.file
         return Place(ledger, lambda: _sqlite(file or path / "ledger.db"), path)
     if (path / "ledger.db").is_file():
@@ -129,10 +128,11 @@ def _sqlite(path: Path) -> Iterator[Log]:
 
 
 @contextmanager
-def _kafka(bootstrap: str, security: dict[str, object]) -> Iterator[Log]:
+def _kafka(bootstrap: str, security: Security) -> Iterator[Log]:
     from adapters.kafka_log import KafkaLog
 
-    with closing(KafkaLog(bootstrap, client_id="synor-audit", security=security)) as log:
+    options = security.options("reader")
+    with closing(KafkaLog(bootstrap, client_id="synor-audit", security=options)) as log:
         yield log
 
 

@@ -52,6 +52,7 @@ class Denied(Failure):
 _KNOWN: Final = {
     "adapters.bootstrap:GenesisRefused": Asked,
     "adapters.settings:SettingsInvalid": Asked,
+    "adapters.settings_security:SecurityInvalid": Asked,
     "adapters.read_model:ReadModelStale": Unable,
     "adapters.worker:ClockBehind": Unable,
     "domain.chain:LedgerStopped": Unable,

@@ -39,6 +39,7 @@ from adapters.cli_units import (
     shown_synor,
     shown_time,
 )
+from adapters.settings_security import secured
 from domain.ids import Hash32, NodeId, account_of, shard_of
 
 if TYPE_CHECKING:
@@ -265,7 +266,11 @@ def run(
     ] = False,
     beats: Annotated[int | None, typer.Option(min=1, help="Stop after so many.")] = None,
     kafka: Annotated[
-        str | None, typer.Option(help="Brokers to send telemetry to, instead of the API.")
+        str | None,
+        typer.Option(
+            help="Brokers to send telemetry to, instead of the API; SYNOR_KAFKA_SECURITY names a "
+            "file of [log.security]."
+        ),
     ] = None,
     meters: Annotated[
         Path | None, typer.Option(help="File of its counters; default: beside the key.")
@@ -342,7 +347,7 @@ def _telemetry(
         return lambda wire: asked.post("/v1/telemetry", wire), lambda: None
     from adapters.kafka_log import KafkaLog
 
-    log = KafkaLog(kafka, client_id="synor-node")
+    log = KafkaLog(kafka, client_id="synor-node", security=secured().options("fleet"))
     return lambda wire: _append(log, shard, wire), log.close
 
 

@@ -35,6 +35,14 @@ Genesis = Annotated[
     Path | None, typer.Option("--genesis", help="Genesis, instead of that of the settings.")
 ]
 
+Principals = Annotated[
+    Path | None,
+    typer.Option(
+        "--principals",
+        help='TOML file of role = ["user", …]; default: the users of [log.security].',
+    ),
+]
+
 HERE = Path()
 
 
@@ -74,32 +82,58 @@ def _say(as_json: bool) -> Callable[[str], None]:
 
 @topics.command("create")
 def create(
-    network: Network = HERE, kafka: Kafka = None, genesis: Genesis = None, as_json: Json = False
+    network: Network = HERE,
+    kafka: Kafka = None,
+    genesis: Genesis = None,
+    principals: Principals = None,
+    new_passwords: Annotated[
+        bool,
+        typer.Option("--new-passwords", help="Make a SCRAM user for each role, with its file."),
+    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Create every topic of the network that is absent, with the settings that a ledger needs."""
-    from adapters import roles
+    """Create every topic of the network that is absent, with the settings that a ledger needs.
+
+    On a secured Kafka, as the brokers' administrator: users and rights of each role too.
+    """
+    from adapters import roles, roles_security
 
     deployment = _deployment(network, kafka, genesis)
+    users = roles_security.principals_of(deployment, principals)
+    if new_passwords and users is None:
+        raise Asked("--new-passwords is for a secured Kafka.", "Write [log.security] first.")
     roles.create(deployment)
+    if users is not None:
+        roles_security.secure(deployment, users, new_passwords=new_passwords)
     made = deployment.network.topics()
     if as_json:
-        document({"topics": made})
+        document({"topics": made, "principals": users})
         return
     for topic, partitions in sorted(made.items()):
         said(f"{topic}  {partitions}")
+    for role, names in (users or {}).items():
+        said(f"{role}  {', '.join(names)}")
     said("Every topic is there, as the ledger needs it.")
 
 
 @topics.command("check")
 def check(
-    network: Network = HERE, kafka: Kafka = None, genesis: Genesis = None, as_json: Json = False
+    network: Network = HERE,
+    kafka: Kafka = None,
+    genesis: Genesis = None,
+    principals: Principals = None,
+    as_json: Json = False,
 ) -> None:
-    """Check every topic of the network; exits 3 where one is missing or weaker than needed."""
-    from adapters import roles
+    """Check topics and rights; exits 3 where one is missing or weaker than needed."""
+    from adapters import roles, roles_security
 
-    complaints = roles.check(_deployment(network, kafka, genesis))
+    deployment = _deployment(network, kafka, genesis)
+    complaints = [*roles.check(deployment)]
+    users = roles_security.principals_of(deployment, principals)
+    if users is not None:
+        complaints += roles_security.weaker(deployment, users)
     if complaints:
-        raise Unable(" ".join(complaints), "Change the settings of these topics on the brokers.")
+        raise Unable(" ".join(complaints), "Change the settings of topics and ACLs on the brokers.")
     if as_json:
         document({"complaints": []})
         return

@@ -193,7 +193,8 @@ def _java_version(java: Path) -> int:
 class KafkaBroker:
     """One broker on loopback whose data lives in `directory`.
 
-    `properties` override or extend the server's settings. The ports are chosen at the first start
+    `properties` override or extend the server's settings; `users` are SCRAM users with their
+    passwords, which exist before the first start. The ports are chosen at the first start
     and kept, so that a client finds the broker again after `stop` or `kill` and another `start`.
     """
 
@@ -202,10 +203,12 @@ class KafkaBroker:
         directory: Path,
         *,
         properties: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
         heap_mb: int = 512,
     ) -> None:
         self._directory = directory
         self._properties = dict(properties or {})
+        self._users = dict(users or {})
         self._heap_mb = heap_mb
         self._ports: list[int] = []
         self._process: OwnedProcess | None = None
@@ -339,6 +342,10 @@ class KafkaBroker:
                 cluster,
                 "--config",
                 str(settings),
+                *(
+                    f"--add-scram=SCRAM-SHA-512=[name={name},password={password}]"
+                    for name, password in self._users.items()
+                ),
             ],
             capture_output=True,
             text=True,

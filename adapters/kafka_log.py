@@ -149,6 +149,9 @@ class KafkaLog:
             what = f"{topic}/{partition}: {type(error).__name__} {error}"
             if not futures or isinstance(error, _KNOWN_REFUSALS):
                 raise LogError(f"Nothing was appended to {what}") from error
+            if isinstance(error, errors.AuthorizationError):
+                # An earlier try of the same request may have been let in.
+                raise AppendUnknown(f"The brokers do not let us append to {what}") from error
             raise AppendUnknown(f"The answer was lost to an append to {what}") from error
         if offsets[0] < 0:
             # The broker knew the batch for a retry, but no longer where it had put it.

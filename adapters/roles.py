@@ -43,6 +43,12 @@ _BROKERS_WITHIN_S: Final = 10.0
 _PAUSE_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _GIVE_UP_AFTER: Final = 20
 
+#: The brokers' own administrator, who alone creates topics, users and ACLs; no role of the table.
+ADMIN: Final = "admin"
+OPERATOR: Final = "operator"
+#: Whom the threads of a role are on the brokers, where that is not the name before the dash.
+_PRINCIPALS: Final = {"projector": "api"}
+
 
 class Deployment:
     """A network as its settings describe it, with what a role opens of it."""
@@ -64,13 +70,17 @@ class Deployment:
 
         return stack.enter_context(
             closing(
-                KafkaLog(found.bootstrap, client_id=f"synor-{role}", security=dict(found.security))
+                KafkaLog(
+                    found.bootstrap,
+                    client_id=f"synor-{role}",
+                    security=found.security.options(_principal(role)),
+                )
             )
         )
 
     @contextmanager
-    def topics(self) -> Iterator[TopicAdmin]:
-        """What creates and checks the topics."""
+    def topics(self, role: str) -> Iterator[TopicAdmin]:
+        """What creates and checks the topics, as ``role``."""
         with ExitStack() as stack:
             found = self.settings.log
             if found.kind is LogKind.SQLITE:
@@ -83,7 +93,9 @@ class Deployment:
             from adapters.kafka_topics import KafkaTopics
 
             admin = KafkaTopics(
-                found.bootstrap, security=dict(found.security), timeout_s=_BROKERS_WITHIN_S
+                found.bootstrap,
+                security=found.security.options(role),
+                timeout_s=_BROKERS_WITHIN_S,
             )
             stack.callback(admin.close)
             yield admin
@@ -127,6 +139,11 @@ class Deployment:
         if chain.kind is not ChainKind.RPC:
             raise SettingsInvalid(f"{self.settings.path}: [l1] names no JSON-RPC endpoint.")
         return config_of(chain)
+
+
+def _principal(role: str) -> str:
+    name = role.partition("-")[0]
+    return _PRINCIPALS.get(name, name)
 
 
 def config_of(chain: ChainSettings) -> L1Config:
@@ -302,13 +319,13 @@ def serve(
 
 def create(deployment: Deployment) -> None:
     """Create every topic that is absent; weaker ones are refused by name."""
-    with deployment.topics() as admin:
+    with deployment.topics(ADMIN) as admin:
         create_topics(deployment.network, admin)
 
 
 def check(deployment: Deployment) -> Sequence[str]:
     """What is wrong with the topics, as sentences."""
-    with deployment.topics() as admin:
+    with deployment.topics(OPERATOR) as admin:
         return [
             complaint
             for topic, partitions in sorted(deployment.network.topics().items())

@@ -12,10 +12,12 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Literal, cast
+
+from adapters.settings_security import Security, SecurityInvalid, security_of
 
 FILE_NAME: Final = "network.toml"
 FORMAT: Final = 1
@@ -45,12 +47,12 @@ class ChainKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """A file, or brokers with what kafka-python needs to reach them."""
+    """A file, or brokers with how each role proves itself to them."""
 
     kind: LogKind
     file: Path | None = None
     bootstrap: str = ""
-    security: Mapping[str, object]
+    security: Security = field(default_factory=Security)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,16 +160,19 @@ class _Table:
         name = f"{self._name}.{field}" if self._name else field
         return _Table(self._path, name, self.take(field, dict, {}))
 
-    def free(self) -> dict[str, Any]:
-        """Everything that is left, whatever it is called."""
+    def security(self) -> Security:
+        """The whole table as how clients prove themselves."""
         rest, self._rest = self._rest, {}
-        return rest
+        try:
+            return security_of(f"{self._path}: [{self._name}]", self._path.parent, rest)
+        except SecurityInvalid as error:
+            raise SettingsInvalid(str(error)) from None
 
     def done(self) -> None:
-        for field in self._rest:
-            near = difflib.get_close_matches(field, self._known, n=1)
+        for name in self._rest:
+            near = difflib.get_close_matches(name, self._known, n=1)
             hint = f"; is {near[0]} meant?" if near else f"; known are {', '.join(self._known)}."
-            raise self.wrong(field, f"is not a setting{hint}")
+            raise self.wrong(name, f"is not a setting{hint}")
 
 
 def load(path: Path) -> Settings:
@@ -224,10 +229,12 @@ def load(path: Path) -> Settings:
 def _log(table: _Table) -> LogSettings:
     kind = LogKind(table.choice("kind", tuple(LogKind)))
     if kind is LogKind.SQLITE:
-        made = LogSettings(kind=kind, file=table.path("file", "ledger.db"), security={})
+        made = LogSettings(kind=kind, file=table.path("file", "ledger.db"))
     else:
         made = LogSettings(
-            kind=kind, bootstrap=table.text("bootstrap"), security=table.table("security").free()
+            kind=kind,
+            bootstrap=table.text("bootstrap"),
+            security=table.table("security").security(),
         )
     table.done()
     return made

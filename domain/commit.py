@@ -62,6 +62,8 @@ LEDGER_TOPICS: Final = {
 }
 COMMANDS_TOPIC: Final = "synor.commands.v1"
 TELEMETRY_TOPIC: Final = "synor.telemetry.v1"
+#: Derived from the ledgers, for consumers that know none of this: no ledger reads it.
+EVENTS_TOPIC: Final = "synor.events.v1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

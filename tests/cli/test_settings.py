@@ -10,6 +10,7 @@ from adapters import cli_genesis, settings
 from adapters.cli_failures import Asked
 from adapters.cli_roles import shards_of
 from adapters.settings import ChainKind, LogKind, SettingsInvalid
+from adapters.settings_security import Protocol, Security
 from domain.genesis import Parameters, broken_bounds
 from tests.cli.commands import synor
 
@@ -20,7 +21,8 @@ shards = 4
 kind = "kafka"
 bootstrap = "127.0.0.1:9092"
 [log.security]
-security_protocol = "SSL"
+protocol = "SSL"
+ca_file = "ca.pem"
 [l1]
 kind = "rpc"
 rpc = "http://127.0.0.1:8545"
@@ -41,7 +43,7 @@ def test_a_whole_file_is_read_with_paths_relative_to_it(tmp_path: Path) -> None:
     (tmp_path / settings.FILE_NAME).write_text(WHOLE)
     found = settings.load(tmp_path)
     assert found.log.kind is LogKind.KAFKA
-    assert found.log.security == {"security_protocol": "SSL"}
+    assert found.log.security == Security(protocol=Protocol.SSL, ca_file=str(tmp_path / "ca.pem"))
     assert found.chain.kind is ChainKind.RPC
     assert found.chain.confirmations == 12
     assert found.genesis == tmp_path / "genesis.avro"

@@ -24,6 +24,40 @@ def started_broker(directory: Path, **properties: str) -> KafkaBroker:
     return broker
 
 
+def secured_broker(directory: Path, admin: str, password: str) -> KafkaBroker:
+    """A running broker that knows everybody by SCRAM and lets nobody do what no ACL allows.
+
+    ``admin`` alone may do everything; the caller stops it. docs/operations.md has these settings.
+    """
+    scram = "org.apache.kafka.common.security.scram.ScramLoginModule required"
+    plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    inside = "controller"
+    broker = KafkaBroker(
+        directory,
+        properties={
+            "listener.security.protocol.map": "PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
+            "sasl.mechanism.controller.protocol": "PLAIN",
+            "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.plaintext.scram-sha-512.sasl.jaas.config": (
+                f'{scram} username="{admin}" password="{password}";'
+            ),
+            "listener.name.controller.plain.sasl.jaas.config": (
+                f'{plain} username="{inside}" password="{password}" user_{inside}="{password}";'
+            ),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": f"User:{admin};User:{inside}",
+        },
+        users={admin: password},
+    )
+    try:
+        broker.start()
+    except BrokerUnavailable as reason:
+        pytest.fail(str(reason), pytrace=False)
+    return broker
+
+
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The bootstrap address of a broker that all tests of the session share.

@@ -1,0 +1,1 @@
+"""A secured Kafka: who may do what."""

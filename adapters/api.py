@@ -51,6 +51,7 @@ from adapters.api_submit import (
     body_of,
     refused,
 )
+from adapters.metrics import MEDIA_TYPE
 from adapters.projector import LedgerStatus
 from adapters.read_model import ReadModel
 from domain.codec import Codec
@@ -82,7 +83,8 @@ class Service:
     """What the composition root gives the API.
 
     ``submit`` and ``submit_telemetry`` append to the log from any thread; without them the API is
-    read-only. ``status`` says how far the projector is behind the log, where this process knows.
+    read-only. ``status`` says how far the projector is behind the log, where this process knows;
+    ``metrics`` gives the figures of the process in the format of Prometheus.
     ``hosts`` are the names by which the API may be asked for: others are another site's tricks.
     """
 
@@ -95,6 +97,7 @@ class Service:
     submit: Submit | None = None
     submit_telemetry: SubmitTelemetry | None = None
     status: Callable[[], Sequence[LedgerStatus]] | None = None
+    metrics: Callable[[], bytes] | None = None
     hosts: Sequence[str] = _LOOPBACK
     inputs_per_s: float = 500.0
     clock_s: Callable[[], float] = time.monotonic
@@ -134,8 +137,19 @@ def create_app(service: Service) -> FastAPI:
         return await _problem(request, Problem(code, f"{request.method} {request.url.path[:200]}"))
 
     _Routes(app, service).add()
+    if service.metrics is not None:
+        app.add_api_route("/metrics", _figures(service.metrics), summary="Figures for Prometheus.")
     pages.add(app)
     return app
+
+
+def _figures(text: Callable[[], bytes]) -> Callable[[], Response]:
+    """A plain function, so that the framework runs it in a thread: it reads the database."""
+
+    def figures() -> Response:
+        return Response(text(), media_type=MEDIA_TYPE)
+
+    return figures
 
 
 class _Routes:

@@ -49,6 +49,7 @@ from domain.commit import (
     unpack_event,
 )
 from domain.epoch import EpochEvent
+from domain.figures import Figures
 from domain.genesis import Genesis, broken_bounds
 from domain.ids import Bytes16, Hash32
 from domain.key import KeyEvent
@@ -318,6 +319,7 @@ def worker(
     topics: Sequence[TopicBound],
     clock_us: Callable[[], int] | None = None,
     cut: Callable[[Unit], bool] = full,
+    figures: Figures | None = None,
 ) -> Worker:
     """A processor at work: its ledger written through the library, its inputs read from the log."""
     depth = Depth.COMMITS if ledger is Ledger.METERING else Depth.PAYLOADS
@@ -335,6 +337,7 @@ def worker(
         wanted=network.wanted(ledger),
         clock_us=clock_us,
         cut=cut,
+        figures=figures,
     )
 
 

@@ -16,6 +16,7 @@ from adapters.cli_failures import Asked, Unable
 from adapters.cli_output import Json, commands, document, noted, said
 
 if TYPE_CHECKING:
+    from adapters.metrics import Metrics
     from adapters.roles import Deployment
     from adapters.up_web import Server
 
@@ -41,6 +42,10 @@ Principals = Annotated[
         "--principals",
         help='TOML file of role = ["user", …]; default: the users of [log.security].',
     ),
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="Port on loopback for Prometheus; none if not given."),
 ]
 
 HERE = Path()
@@ -71,6 +76,23 @@ def _until_stopped() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _metrics(port: int | None, as_json: bool) -> Iterator[Metrics | None]:
+    """The figures of this process, served on a port of loopback while it works."""
+    if port is None:
+        yield None
+        return
+    from adapters.metrics import LOOPBACK, Metrics
+
+    made = Metrics()
+    served = made.serve(port)
+    _say(as_json)(f"Figures for Prometheus at http://{LOOPBACK}:{served.port}/metrics")
+    try:
+        yield made
+    finally:
+        served.stop()
 
 
 def _say(as_json: bool) -> Callable[[str], None]:
@@ -144,9 +166,14 @@ def check(
 
 
 @work.command("market")
-def market(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+def market(
+    network: Network = HERE,
+    kafka: Kafka = None,
+    metrics_port: MetricsPort = None,
+    as_json: Json = False,
+) -> None:
     """Run the market: accounts, stake, orders, rounds, leases, slashes, epochs."""
-    _work(network, kafka, "MARKET", None, as_json)
+    _work(network, kafka, "MARKET", None, metrics_port, as_json)
 
 
 @work.command("metering")
@@ -156,19 +183,32 @@ def metering(
     shards: Annotated[
         str | None, typer.Option(help="Which, as 0,1 or 0-3; default: all of them.")
     ] = None,
+    metrics_port: MetricsPort = None,
     as_json: Json = False,
 ) -> None:
     """Run metering shards: telemetry, coverage, statements."""
-    _work(network, kafka, "METERING", shards, as_json)
+    _work(network, kafka, "METERING", shards, metrics_port, as_json)
 
 
 @work.command("settlement")
-def settlement(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+def settlement(
+    network: Network = HERE,
+    kafka: Kafka = None,
+    metrics_port: MetricsPort = None,
+    as_json: Json = False,
+) -> None:
     """Run settlement: checkpoints and payout trees."""
-    _work(network, kafka, "SETTLEMENT", None, as_json)
+    _work(network, kafka, "SETTLEMENT", None, metrics_port, as_json)
 
 
-def _work(network: Path, kafka: str | None, name: str, shards: str | None, as_json: bool) -> None:
+def _work(
+    network: Path,
+    kafka: str | None,
+    name: str,
+    shards: str | None,
+    metrics_port: int | None,
+    as_json: bool,
+) -> None:
     from adapters import roles
     from domain.commit import Ledger
 
@@ -176,8 +216,8 @@ def _work(network: Path, kafka: str | None, name: str, shards: str | None, as_js
     ledger = Ledger[name]
     most = deployment.network.shards if ledger is Ledger.METERING else 1
     chosen = tuple(range(most)) if shards is None else shards_of(shards, most)
-    with _until_stopped() as stop:
-        roles.work(deployment, ledger, chosen, stop, _say(as_json))
+    with _until_stopped() as stop, _metrics(metrics_port, as_json) as metrics:
+        roles.work(deployment, ledger, chosen, stop, _say(as_json), metrics)
 
 
 def shards_of(text: str, most: int) -> tuple[int, ...]:
@@ -215,13 +255,18 @@ def watch(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -
         roles.watch(deployment, stop, _say(as_json))
 
 
-def send(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+def send(
+    network: Network = HERE,
+    kafka: Kafka = None,
+    metrics_port: MetricsPort = None,
+    as_json: Json = False,
+) -> None:
     """Take every checkpoint to the L1; one process for each signing key."""
     from adapters import roles
 
     deployment = _deployment(network, kafka)
-    with _until_stopped() as stop:
-        roles.send(deployment, stop, _say(as_json))
+    with _until_stopped() as stop, _metrics(metrics_port, as_json) as metrics:
+        roles.send(deployment, stop, _say(as_json), metrics)
 
 
 def serve(

@@ -132,6 +132,8 @@ class LedgerPartition:
         self._verify = verify
         self._signer = signer
         self._rotation = codec.number(WriterRotated)
+        #: Length of all commits that this object has appended.
+        self.written_bytes = 0
         self._started = False
         self._caught_up = False
         self._stopped: LedgerStopped | None = None
@@ -139,6 +141,11 @@ class LedgerPartition:
         self._head = _before_genesis(identity.writer)
         self._tree = MerkleTree()
         self._bodies: OrderedDict[int, tuple[bytes, ...]] = OrderedDict()
+
+    @property
+    def noise_count(self) -> int:
+        """Records that did not count, since this reader began."""
+        return self._chain.noise_count
 
     def close(self) -> None:
         """Close index and log."""
@@ -395,6 +402,7 @@ class LedgerPartition:
             if self._head.height == before.height:
                 raise
             return self._won(before.height + 1, digest)
+        self.written_bytes += len(value)
         if offset != before.next_offset:
             self._read_to(offset)
             return self._won(before.height + 1, digest)

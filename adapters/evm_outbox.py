@@ -122,6 +122,13 @@ class Outbox:
         """The lowest epoch that is not final."""
         return self._one("WHERE state <> ? ORDER BY epoch LIMIT 1", SendState.FINAL)
 
+    def waiting(self) -> int:
+        """How many checkpoints are not final."""
+        (count,) = self._file.execute(
+            "SELECT count(*) FROM sendings WHERE state <> ?", (SendState.FINAL,)
+        ).fetchone()
+        return int(count)
+
     def last_final(self) -> Sending | None:
         """The highest epoch that is final."""
         return self._one("WHERE state = ? ORDER BY epoch DESC LIMIT 1", SendState.FINAL)

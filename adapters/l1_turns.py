@@ -46,13 +46,22 @@ class SenderTurn:
     """Takes every recorded checkpoint to the L1, in order, exactly once."""
 
     def __init__(
-        self, genesis_hash: Hash32, codec: Codec, settlements: Settlements, sender: L1Sender
+        self,
+        genesis_hash: Hash32,
+        codec: Codec,
+        settlements: Settlements,
+        sender: L1Sender,
+        told: Callable[[], None] | None = None,
     ) -> None:
-        """Read ``settlements`` from its start: what is in the outbox already changes nothing."""
+        """Read ``settlements`` from its start: what is in the outbox already changes nothing.
+
+        ``told`` is called after each turn in which something may have moved.
+        """
         self._genesis_hash = genesis_hash
         self._codec = codec
         self._settlements = settlements
         self._sender = sender
+        self._told = told
         self._made = codec.number(CheckpointMade)
         self._height = 0
         self._last: Hash32 | None = None
@@ -75,6 +84,8 @@ class SenderTurn:
         if last is not None and last.state is SendState.FINAL:
             # Checkpoints are anchored in order: with the last one all are.
             self._last = None
+        if self._told is not None:
+            self._told()
         return bool(changed)
 
 

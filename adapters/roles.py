@@ -31,6 +31,7 @@ from domain.l1 import Depth as Confirmations
 from domain.ports import Log, LogError, TopicAdmin
 
 if TYPE_CHECKING:
+    from adapters.metrics import Metrics
     from adapters.up_web import Server
 
 Say = Callable[[str], None]
@@ -198,7 +199,12 @@ def together(
 
 
 def work(
-    deployment: Deployment, ledger: Ledger, shards: Sequence[int], stop: threading.Event, say: Say
+    deployment: Deployment,
+    ledger: Ledger,
+    shards: Sequence[int],
+    stop: threading.Event,
+    say: Say,
+    metrics: Metrics | None = None,
 ) -> None:
     """Run the processors of one ledger, each shard in a thread with a connection of its own."""
     network = deployment.network
@@ -219,6 +225,7 @@ def work(
                     signer=signer,
                     topics=network.bound_topics(log),
                     clock_us=now_us,
+                    figures=None if metrics is None else metrics.of(ledger, shard),
                 )
                 stack.callback(made.close)
                 made.recover()
@@ -260,7 +267,9 @@ def watch(deployment: Deployment, stop: threading.Event, say: Say) -> None:
         take_turns(turn, stop, say, every_s=_L1_EVERY_S)
 
 
-def send(deployment: Deployment, stop: threading.Event, say: Say) -> None:
+def send(
+    deployment: Deployment, stop: threading.Event, say: Say, metrics: Metrics | None = None
+) -> None:
     """Take every checkpoint of the settlement ledger to the L1."""
     from adapters.evm_chain import EvmChain
     from adapters.evm_keys import LocalSigner
@@ -285,7 +294,13 @@ def send(deployment: Deployment, stop: threading.Event, say: Say) -> None:
             Ledger.SETTLEMENT, 0, log=log, index=":memory:", depth=Depth.COMMITS
         )
         sender = EvmSender(rpc, chain, LocalSigner(secret), outbox, FeePolicy())
-        turn = SenderTurn(network.hash, network.codec, settlements, sender)
+
+        def told() -> None:
+            if metrics is not None:
+                metrics.outbox.set(outbox.waiting())
+
+        told()
+        turn = SenderTurn(network.hash, network.codec, settlements, sender, told)
         say("Sending checkpoints.")
         take_turns(turn, stop, say, every_s=_L1_EVERY_S)
 
@@ -294,6 +309,7 @@ def serve(
     deployment: Deployment, stop: threading.Event, say: Say, ready: Callable[[Server], None]
 ) -> None:
     """Follow the ledgers into the read models and serve the query API."""
+    from adapters.metrics import Metrics
     from adapters.read_model import ReadModel
     from adapters.up_web import Appender, L1Beside, Server, application, pins_of, projector_of
 
@@ -307,7 +323,7 @@ def serve(
         if settings.chain.kind is ChainKind.RPC:
             pins = pins_of(deployment.chain_config(), settings.chain.url)
         web = Server(
-            L1Beside(application(network, read_model, appender, None), pins=pins),
+            L1Beside(application(network, read_model, appender, projector, Metrics()), pins=pins),
             settings.api_host,
             settings.api_port,
         )

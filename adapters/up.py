@@ -21,6 +21,7 @@ from adapters.avro_codec import AvroCodec
 from adapters.bootstrap import Network
 from adapters.embedded import SystemKeys, create_topics
 from adapters.evm_embedded import EmbeddedChain
+from adapters.metrics import Metrics
 from adapters.read_model import ReadModel
 from adapters.roles_clock import now_us
 from adapters.sqlite_log import SqliteLog, SqliteTopics
@@ -109,9 +110,12 @@ def run(
         def log() -> SqliteLog:
             return stack.enter_context(closing(SqliteLog(folder.log, clock_us=now_us)))
 
+        metrics = Metrics()
         engine_log = log()
         create_topics(network, SqliteTopics(engine_log))
-        engine = stack.enter_context(closing(Engine(folder, network, keys, engine_log, chain)))
+        engine = stack.enter_context(
+            closing(Engine(folder, network, keys, engine_log, chain, metrics))
+        )
         engine.recover()
         read_model = stack.enter_context(closing(ReadModel(settings.read_model)))
         read_model.prepare(network.hash, rebuild=True)
@@ -120,7 +124,7 @@ def run(
         appender = stack.enter_context(closing(Appender(log())))
         web = Server(
             L1Beside(
-                application(network, read_model, appender, None),
+                application(network, read_model, appender, projector, metrics),
                 pins=pins_of(chain.config, "/l1"),
                 answer=chain.node.answer,
                 fund=chain.fund,

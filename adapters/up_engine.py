@@ -20,6 +20,7 @@ from adapters.evm_embedded import EmbeddedChain
 from adapters.evm_outbox import Outbox
 from adapters.evm_sender import EvmSender, FeePolicy
 from adapters.l1_turns import SenderTurn, WatcherTurn
+from adapters.metrics import Metrics
 from adapters.roles_clock import Clock, now_us
 from adapters.sqlite_log import SqliteLog
 from adapters.up_folder import Folder
@@ -43,6 +44,7 @@ class Engine:
         keys: SystemKeys,
         log: SqliteLog,
         chain: EmbeddedChain,
+        metrics: Metrics,
     ) -> None:
         """Put it together; ``log`` is used by the thread of ``run`` alone."""
         self._log = log
@@ -64,6 +66,7 @@ class Engine:
                 signer=signers[ledger],
                 topics=topics,
                 clock_us=now_us,
+                figures=metrics.of(ledger, shard),
             )
             for ledger, shard in network.ledgers()
         }
@@ -84,11 +87,15 @@ class Engine:
             Ledger.SETTLEMENT, 0, log=log, index=":memory:", depth=Depth.COMMITS
         )
         sender = EvmSender(chain.rpc, reader, chain.proposer, self._outbox, FeePolicy())
+
+        def told() -> None:
+            metrics.outbox.set(self._outbox.waiting())
+
         market = self.workers[Ledger.MARKET, 0]
         self._turns: Sequence[Turn] = (
             lambda: market.turn(wait_s=_WAIT_S),
             *(each.turn for each in self.workers.values() if each is not market),
-            SenderTurn(network.hash, network.codec, settlements, sender),
+            SenderTurn(network.hash, network.codec, settlements, sender, told),
             WatcherTurn(
                 Watcher(chain=reader),
                 actor(keys.watcher),

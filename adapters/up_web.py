@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from adapters import bootstrap
 from adapters.api import Service, create_app
+from adapters.metrics import Metrics
 from adapters.projector import Projector
 from adapters.read_model import ReadModel
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
@@ -154,9 +155,11 @@ def application(
     network: bootstrap.Network,
     read_model: ReadModel,
     appender: Appender,
-    projector: Projector | None,
+    projector: Projector,
+    metrics: Metrics,
 ) -> Any:
-    """The query API of a network."""
+    """The query API of a network, and the figures of its process."""
+    metrics.follow(projector.status)
     return create_app(
         Service(
             read_model=read_model,
@@ -167,7 +170,8 @@ def application(
             verify=bootstrap.verify,
             submit=appender.command,
             submit_telemetry=appender.telemetry,
-            status=None if projector is None else projector.status,
+            status=projector.status,
+            metrics=metrics.text,
         )
     )
 

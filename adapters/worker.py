@@ -7,13 +7,16 @@ its last commit, exactly the inputs that it has consumed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
+from adapters.worker_told import Told
 from domain.chain import ChainReader, Counted, LedgerStopped
 from domain.codec import Codec
 from domain.commit import (
+    LEDGER_TOPICS,
     NO_HASH,
     CommitBody,
     CommitHeader,
@@ -23,6 +26,7 @@ from domain.commit import (
     body_of,
     parse,
 )
+from domain.figures import Figures
 from domain.ids import Hash32, PublicKey
 from domain.invariant import invariant
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
@@ -122,6 +126,16 @@ class OwnCommits(Protocol):
         """The droppable index."""
         ...
 
+    @property
+    def noise_count(self) -> int:
+        """Records that did not count, as far as this reader has read."""
+        ...
+
+    @property
+    def written_bytes(self) -> int:
+        """Length of all commits that this writer has appended."""
+        ...
+
     def catch_up(self) -> Any:
         """Read what the log has and is not known yet."""
         ...
@@ -189,12 +203,14 @@ class Worker:
         wanted: Callable[[Ledger], dict[int, type[Any]]],
         clock_us: Callable[[], int] | None = None,
         cut: Callable[[Unit], bool] = full,
+        figures: Figures | None = None,
     ) -> None:
         """Work with what the composition root gives; nothing is read before the first turn.
 
         ``wanted`` names the schema numbers that this processor learns from a foreign ledger.
         ``clock_us`` is given where time is the broker's: it guards against a clock gone wrong.
         ``cut`` says after each item whether the step ends there; no rule may see where it does.
+        ``figures`` is told how the work goes.
         """
         self._make = make
         self._own = own
@@ -206,6 +222,7 @@ class Worker:
         self._wanted = wanted
         self._clock_us = clock_us
         self._cut = cut
+        self._told = Told(figures, log, clock_us)
         self._height = -1
         self._runs: list[_Run] = []
         self._readings: list[_Reading] = []
@@ -229,12 +246,16 @@ class Worker:
             for reading in self._readings:
                 self._read(reading, wait_s if reading is self._readings[0] else 0.0)
             self._commit_if_due()
+            self._tell_noise()
         except Exception as error:
             # Whatever it was, what this step decided is not on the ledger, or not known to be.
             self._recovered = False
             if isinstance(error, self._own.lost):
                 self.lost_races += 1
+                self._told.raced()
                 return True
+            if isinstance(error, LedgerStopped):
+                self._told.stopped(error.name)
             raise
         return self.commits != before
 
@@ -264,6 +285,7 @@ class Worker:
 
     def recover(self) -> None:
         """Fold the own ledger from its first commit, and stand where its last commit says."""
+        began_ns = time.perf_counter_ns()
         self._own.forget()
         processor = self._make(self._own)
         self.processor = processor
@@ -300,6 +322,7 @@ class Worker:
             if reading.source.ledger is not None:
                 at = last.get((reading.source.topic, reading.source.partition))
                 self._resume_chain(reading, at)
+        self._told.recovered(commits=self._height + 1, began_ns=began_ns)
         if self._height < 0:
             self._begin_ledger()
         self._recovered = True
@@ -393,6 +416,7 @@ class Worker:
                 max_bytes=READ_BYTES,
                 wait_s=wait_s,
             )
+            self._told.read(source, fetched)
             if fetched.next_offset == reading.next_offset:
                 return
             self._guard_clock(fetched.records)
@@ -505,6 +529,14 @@ class Worker:
 
     # Committing
 
+    def _tell_noise(self) -> None:
+        own = self.processor
+        self._told.noise((LEDGER_TOPICS[own.ledger], own.shard), self._commits.noise_count)
+        for reading in self._readings:
+            if reading.chain is not None:
+                source = reading.source
+                self._told.noise((source.topic, source.partition), reading.chain.noise_count)
+
     def _commit_if_due(self) -> None:
         unit = self.processor.unit
         if unit.events or (self._runs and self.processor.idle_is_due()):
@@ -512,6 +544,7 @@ class Worker:
 
     def _commit(self) -> None:
         processor = self.processor
+        before, began_ns = self._commits.written_bytes, time.perf_counter_ns()
         self._own.commit(
             processor.unit.events,
             processor.unit.finals(),
@@ -526,6 +559,8 @@ class Worker:
         # From here the step is durable; a crash before the next line changes nothing.
         self._height += 1
         self.commits += 1
+        size_bytes = self._commits.written_bytes - before
+        self._told.committed(processor.unit, size_bytes=size_bytes, began_ns=began_ns)
         self._runs = []
         processor.begin()
 

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from adapters.api import Service, create_app
 from adapters.ed25519 import verify
+from adapters.metrics import Metrics
 from adapters.projector import Projector
 from adapters.read_model import ReadModel
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
@@ -46,6 +47,8 @@ def scene_of(network: HandNetwork, story: Story, read_model: ReadModel) -> Scene
     projector = network.projector(read_model)
     projector.catch_up()
     log = network.open_log()
+    metrics = Metrics()
+    metrics.follow(projector.status)
     service = Service(
         read_model=read_model,
         genesis=network.genesis,
@@ -56,6 +59,7 @@ def scene_of(network: HandNetwork, story: Story, read_model: ReadModel) -> Scene
         submit=lambda value: log.append(COMMANDS_TOPIC, 0, value),
         submit_telemetry=lambda shard, value: log.append(TELEMETRY_TOPIC, shard, value),
         status=projector.status,
+        metrics=metrics.text,
     )
     client = TestClient(create_app(service), base_url=BASE)
     return Scene(network, story, read_model, projector, service, client)

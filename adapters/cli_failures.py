@@ -42,6 +42,35 @@ class Unable(Failure):
     """An operating error: the same command may do later, or with another setting."""
 
 
+class Stopped(Failure):
+    """A ledger that no reader may go on with; the codes are those of ``synor audit``."""
+
+    def __init__(self, error: Any) -> None:
+        from adapters.audit import EXIT_CODES
+
+        super().__init__(_sentence(error), REMEDIES[error.name])
+        self.code = EXIT_CODES[error.name]
+
+
+#: What to do about a ledger that stops every reader, by the name of the fault.
+REMEDIES: Final = {
+    "fork": (
+        "The writer's key has signed two histories. Stop every worker of this ledger, keep the "
+        "partition as it is, and take its key from whoever wrote the other branch; `synor audit` "
+        "shows which commits came first."
+    ),
+    "truncated": (
+        "Records that were acknowledged are gone. Stop the workers, and bring the partition back "
+        "from a replica or a backup that has them; nothing may be appended to the shorter one."
+    ),
+    "corrupt": (
+        "The bytes were changed on the log. Bring the partition back from a replica or a backup, "
+        "and compare with `synor audit`."
+    ),
+    "unknown_version": "This program is too old for the ledger: install the release that wrote it.",
+}
+
+
 class Denied(Failure):
     """Refused by the ledger, with the refusal's own number and name in ``what``."""
 
@@ -55,7 +84,9 @@ _KNOWN: Final = {
     "adapters.settings_security:SecurityInvalid": Asked,
     "adapters.read_model:ReadModelStale": Unable,
     "adapters.worker:ClockBehind": Unable,
-    "domain.chain:LedgerStopped": Unable,
+    "adapters.eventsourcing_index:IndexFailed": Unable,
+    "adapters.eventsourcing_partition:NotTheWriter": Unable,
+    "domain.chain:LedgerStopped": Stopped,
     "domain.l1:L1Error": Unable,
     "domain.l1:L1Fault": Unable,
     "domain.ports:LogError": Unable,
@@ -74,8 +105,12 @@ def expected() -> tuple[type[BaseException], ...]:
 def failure_of(error: BaseException) -> Failure:
     """An expected error as a failure."""
     kind = next(kind for known, kind in _loaded().items() if isinstance(error, known))
+    return Stopped(error) if kind is Stopped else kind(_sentence(error))
+
+
+def _sentence(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
-    return kind(text if text.endswith((".", "!", "?")) else text + ".")
+    return text if text.endswith((".", "!", "?")) else text + "."
 
 
 def _loaded() -> dict[type[BaseException], type[Failure]]:

@@ -207,7 +207,8 @@ class LedgerPartition:
         if head is None:
             first = self._log.start(self.identity.topic, self.identity.partition)
             if first > 0:
-                self._stop("truncated", 0, f"the log starts at offset {first}, not at its first")
+                why = f"the log starts at offset {first}, not at its first"
+                self._stop("truncated", 0, why, height=0)
             head = _before_genesis(self.identity.writer)
         elif head.height >= 0:
             self._cross_check(head)
@@ -224,12 +225,14 @@ class LedgerPartition:
             self._stop(
                 "truncated",
                 head.offset,
-                f"the log has not the commit that was indexed at height {head.height}",
+                "the log has not the commit that was indexed",
+                height=head.height,
             )
 
-    def _stop(self, name: str, offset: int, why: str) -> NoReturn:
+    def _stop(self, name: str, offset: int, why: str, height: int | None = None) -> NoReturn:
         at = self.identity
-        self._stopped = LedgerStopped(name, at.ledger, at.shard, offset, why)
+        height = self._chain.height if height is None else height
+        self._stopped = LedgerStopped(name, at.ledger, at.shard, offset, why, height=height)
         raise self._stopped
 
     # Reading the log
@@ -487,7 +490,10 @@ class LedgerPartition:
         envelope = None if record is None else parse(record.value)
         if record is None or envelope is None or envelope.hash() != known.hash:
             self._stop(
-                "truncated", known.offset, f"the log has not the commit of height {known.height}"
+                "truncated",
+                known.offset,
+                "the log has not the commit that was indexed",
+                height=known.height,
             )
         return Counted(
             record.offset,

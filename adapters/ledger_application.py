@@ -19,6 +19,7 @@ from eventsourcing.persistence import (
     EventStore,
     InfrastructureFactory,
     IntegrityError,
+    OperationalError,
     PersistenceError,
     Recording,
 )
@@ -134,15 +135,21 @@ class LedgerApplication(Application[UUID]):
         The step was decided from the head as the recorder knows it; ``height`` is the one it was
         decided for, where other threads make the recorder catch up too.
 
-        On ``IntegrityError`` another commit took the height; on ``OperationalError`` it failed, or
-        it is not certain that it did. Either way the cache is empty now, and the caller drops its
-        own states, catches up and runs the step again.
+        On ``IntegrityError`` another commit took the height; on an error of the log or the index
+        it failed, or it is not certain that it did. Either way the cache is empty now, and the
+        caller drops its own states, catches up and runs the step again.
         """
         wrapped = [
             LedgerEvent(UUID(bytes=each.aggregate), each.version, each.event) for each in events
         ]
         try:
             self.save(*wrapped, *states, header=header, height=height)
+        except OperationalError as error:
+            self.forget()
+            # The library's name hides what to retry and what to tell from whoever runs the worker.
+            if error.__cause__ is not None:
+                raise error.__cause__ from None
+            raise
         except PersistenceError:
             self.forget()
             raise

@@ -162,7 +162,7 @@ class _Follower:
             self._position = position
             self._cross_check(position)
         elif own.log.start(self.topic, self.shard) > 0:
-            self._stop("truncated", 0, "the log does not start at its first record")
+            self._stop("truncated", 0, "the log does not start at its first record", height=0)
         noise = {bytes.fromhex(digest): height for digest, height in position.noise.items()}
         chain.resume(position.height, position.hash, noise)
         self._chain, self._position = chain, position
@@ -176,7 +176,7 @@ class _Follower:
             self._stop("truncated", at, str(error))
         found = parse(records[0].value) if records and records[0].offset == at else None
         if found is None or found.hash() != position.hash:
-            self._stop("truncated", at, f"the log lacks the commit of height {position.height}")
+            self._stop("truncated", at, "the log lacks the commit that is in the rows")
 
     def _understood(
         self, chain: ChainReader, counted: Counted, at: Position
@@ -198,9 +198,11 @@ class _Follower:
                 place = At(self.ledger, self.shard, counted.envelope.height, position, kind.NAME)
                 events.append((place, recorded, said))
         except (CodecError, struct.error) as error:
-            self._stop("corrupt", counted.offset, f"the body cannot be read: {error}")
+            why = f"the body cannot be read: {error}"
+            self._stop("corrupt", counted.offset, why, height=counted.envelope.height)
         if first != (at.notification_id or 0) + 1:
-            self._stop("corrupt", counted.offset, f"its first event is {first}")
+            why = f"its first event is {first}"
+            self._stop("corrupt", counted.offset, why, height=counted.envelope.height)
         commit = ProjectedCommit(
             events=events,
             consumed=[(run.topic, run.partition, run.next) for run in body.runs],
@@ -214,8 +216,9 @@ class _Follower:
             time_us=body.time_us,
         )
 
-    def _stop(self, name: str, offset: int, why: str) -> NoReturn:
-        raise LedgerStopped(name, self.ledger, self.shard, offset, why)
+    def _stop(self, name: str, offset: int, why: str, height: int | None = None) -> NoReturn:
+        height = self._position.height if height is None else height
+        raise LedgerStopped(name, self.ledger, self.shard, offset, why, height=height)
 
 
 class Projector:

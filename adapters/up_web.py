@@ -34,6 +34,11 @@ _HOSTS: Final = ("127.0.0.1", "localhost")
 _START_S: Final = 20.0
 _STOP_S: Final = 20.0
 _LOOK_S: Final = 0.01
+#: Appends in the making or waiting; a thread of the server each, of its forty.
+_APPENDS_MAX: Final = 16
+_APPEND_WAIT_S: Final = 5.0
+#: Requests at once; more are answered 503 by the server itself.
+_REQUESTS_MAX: Final = 512
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -42,22 +47,38 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Appender:
-    """A log for the threads of a web server: one append at a time."""
+    """A log for the threads of a web server: one append at a time, and few that wait.
+
+    Brokers that refuse writes make an append as long as its timeout. Whoever comes when enough
+    wait is sent away at once, so that the threads stay free for reads and nothing piles up.
+    """
 
     def __init__(self, log: Log) -> None:
         """Append to ``log``, which belongs to this object."""
         self._log = log
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(_APPENDS_MAX)
 
     def command(self, value: bytes) -> int:
         """Append the bytes of a command."""
-        with self._lock:
-            return self._log.append(COMMANDS_TOPIC, 0, value)
+        return self._append(COMMANDS_TOPIC, 0, value)
 
     def telemetry(self, shard: int, value: bytes) -> int:
         """Append the bytes of a batch."""
-        with self._lock:
-            return self._log.append(TELEMETRY_TOPIC, shard, value)
+        return self._append(TELEMETRY_TOPIC, shard, value)
+
+    def _append(self, topic: str, partition: int, value: bytes) -> int:
+        if not self._places.acquire(blocking=False):
+            raise LogError(f"{_APPENDS_MAX} appends wait for the log already.")
+        try:
+            if not self._lock.acquire(timeout=_APPEND_WAIT_S):
+                raise LogError(f"The log took no append within {_APPEND_WAIT_S:g} s.")
+            try:
+                return self._log.append(topic, partition, value)
+            finally:
+                self._lock.release()
+        finally:
+            self._places.release()
 
     def close(self) -> None:
         """Close the log."""
@@ -201,6 +222,7 @@ class Server:
             log_level="warning",
             access_log=False,
             lifespan="off",
+            limit_concurrency=_REQUESTS_MAX,
             timeout_graceful_shutdown=3,
         )
         self._server = uvicorn.Server(config)

@@ -30,7 +30,7 @@ from domain.figures import Figures
 from domain.ids import Hash32, PublicKey
 from domain.invariant import invariant
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
-from domain.ports import Log, LogRecord
+from domain.ports import Log, LogRecord, LogTruncated
 from domain.processor import (
     DictStates,
     Emitted,
@@ -305,6 +305,7 @@ class Worker:
                     processor.shard,
                     counted.offset,
                     "the bulk does not hash as the envelope says",
+                    height=counted.envelope.height,
                 )
             body = self._codec.decode(CommitBody, counted.body)
             processor.adopt(body, parts, keep)
@@ -355,7 +356,7 @@ class Worker:
         while True:
             near = {
                 envelope.hash(): (record, envelope)
-                for record in self._range(source, low, run.next)
+                for record in self._range(reading, low, run.next)
                 if (envelope := parse(record.value)) is not None
             }
             if run.hash in near or low == 0:
@@ -367,18 +368,21 @@ class Worker:
                 source.ledger,
                 source.partition,
                 run.next,
-                f"the commit of height {run.height} that was consumed is not on the log",
+                f"the commit that {self._name()} has consumed is not on the log",
+                height=run.height,
             )
         chain: set[bytes] = set()
         at: bytes = run.hash
         while at in near:
             chain.add(at)
             at = near[at][1].previous
+        # The key may have been rotated since the genesis.
+        writers = {near[digest][1].writer for digest in chain}
         noise = {
             digest: envelope.height
             for digest, (_, envelope) in near.items()
             if digest not in chain
-            and envelope.writer == reading.chain.writer
+            and envelope.writer in writers
             and self._verify(envelope.writer, envelope.unsigned(), envelope.signature)
         }
         reading.chain.resume(run.height, run.hash, noise)
@@ -394,9 +398,27 @@ class Worker:
         )
         self.processor.resume(self._foreign(reading, counted))
 
-    def _range(self, source: Source, first: int, next: int) -> Iterator[LogRecord]:
+    def _truncated(self, reading: _Reading, error: LogTruncated) -> LedgerStopped:
+        """What this ledger has consumed is gone, of another ledger or of the inputs."""
+        processor, source, chain = self.processor, reading.source, reading.chain
+        ledger, shard, height = processor.ledger, processor.shard, self._height
+        if source.ledger is not None and chain is not None:
+            ledger, shard, height = source.ledger, source.partition, max(chain.height, 0)
+        why = f"{error} {self._name()} has consumed up to there."
+        return LedgerStopped("truncated", ledger, shard, reading.next_offset, why, height=height)
+
+    def _name(self) -> str:
+        return f"{LEDGER_TOPICS[self.processor.ledger]}[{self.processor.shard}]"
+
+    def _range(self, reading: _Reading, first: int, next: int) -> Iterator[LogRecord]:
+        source = reading.source
         while first < next:
-            fetched = self._log.read(source.topic, source.partition, first, max_bytes=READ_BYTES)
+            try:
+                fetched = self._log.read(
+                    source.topic, source.partition, first, max_bytes=READ_BYTES
+                )
+            except LogTruncated as error:
+                raise self._truncated(reading, error) from error
             if fetched.next_offset == first:
                 return
             for record in fetched.records:
@@ -409,13 +431,16 @@ class Worker:
     def _read(self, reading: _Reading, wait_s: float) -> None:
         source = reading.source
         while True:
-            fetched = self._log.read(
-                source.topic,
-                source.partition,
-                reading.next_offset,
-                max_bytes=READ_BYTES,
-                wait_s=wait_s,
-            )
+            try:
+                fetched = self._log.read(
+                    source.topic,
+                    source.partition,
+                    reading.next_offset,
+                    max_bytes=READ_BYTES,
+                    wait_s=wait_s,
+                )
+            except LogTruncated as error:
+                raise self._truncated(reading, error) from error
             self._told.read(source, fetched)
             if fetched.next_offset == reading.next_offset:
                 return

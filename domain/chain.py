@@ -12,6 +12,7 @@ from typing import Final
 
 from domain.commit import (
     BODY_VERSION,
+    LEDGER_TOPICS,
     NO_HASH,
     BulkPart,
     Envelope,
@@ -34,13 +35,25 @@ BODY_CHANGED: Final = "body does not hash right"
 class LedgerStopped(Exception):
     """A named reason for which no reader may go on. ``name`` is the name of the fault."""
 
-    def __init__(self, name: str, ledger: Ledger, shard: int, offset: int, why: str) -> None:
-        """Say what, where and why."""
-        super().__init__(f"{name}: {ledger.name.lower()} {shard} at offset {offset}: {why}")
+    def __init__(
+        self,
+        name: str,
+        ledger: Ledger,
+        shard: int,
+        offset: int,
+        why: str,
+        *,
+        height: int | None = None,
+    ) -> None:
+        """Say what, where and why; ``height`` where the fault has one."""
+        at = "" if height is None else f"height {height} "
+        super().__init__(f"{name}: {LEDGER_TOPICS[ledger]}[{shard}] {at}offset {offset}: {why}")
         self.name = name
         self.ledger = ledger
         self.shard = shard
         self.offset = offset
+        self.height = height
+        self.why = why
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +137,8 @@ class ChainReader:
                 self.ledger,
                 self.shard,
                 record.offset,
-                f"a signed commit of height {envelope.height} does not stand on head {self.height}",
+                f"a signed commit does not stand on the head, which has height {self.height}",
+                height=envelope.height,
             )
         body = body_of(record.value, envelope)
         if hashlib.sha256(body).digest() != envelope.body_hash:
@@ -136,6 +150,7 @@ class ChainReader:
                 self.shard,
                 record.offset,
                 f"body version {envelope.version}; this program knows {BODY_VERSION}",
+                height=envelope.height,
             )
         self.height = envelope.height
         self.hash = envelope.hash()

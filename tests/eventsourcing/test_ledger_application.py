@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 from eventsourcing.domain import CollectEventsProtocol, DomainEventProtocol
-from eventsourcing.persistence import IntegrityError, OperationalError
+from eventsourcing.persistence import IntegrityError
 
 from adapters.eventsourcing_mapper import AvroMapper, LedgerEvent
 from adapters.eventsourcing_recorder import LedgerRecorder
@@ -17,7 +17,7 @@ from adapters.ledger_application import LedgerApplication
 from domain.commit import CommitHeader
 from domain.ids import AggregateId
 from domain.ledger import RulesActivated
-from domain.ports import Log
+from domain.ports import Log, LogError
 from domain.processor import Emitted, Unit, Versioned
 from tests.eventsourcing.events import HEADER
 from tests.eventsourcing.ledgers import LedgerStore, codec, memory_ledger
@@ -119,7 +119,7 @@ def test_after_a_failed_append_no_state_is_left_in_the_cache() -> None:
     application, _, _ = made(ledger, log)
     application.commit([emitted(ONE, 1)], [Versioned(ONE, 1, 1)], HEADER)
     log.refuse_next_append()
-    with pytest.raises(OperationalError):
+    with pytest.raises(LogError):
         application.commit([emitted(ONE, 2)], [Versioned(ONE, 2, 2)], HEADER)
     assert application.cached() == {}
     assert application.load(ONE) == Versioned(ONE, 1, 1)

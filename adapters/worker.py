@@ -30,7 +30,7 @@ from domain.figures import Figures
 from domain.ids import Hash32, PublicKey
 from domain.invariant import invariant
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
-from domain.ports import Log, LogRecord, LogTruncated
+from domain.ports import Fetched, Log, LogRecord, LogTruncated
 from domain.processor import (
     DictStates,
     Emitted,
@@ -398,27 +398,26 @@ class Worker:
         )
         self.processor.resume(self._foreign(reading, counted))
 
-    def _truncated(self, reading: _Reading, error: LogTruncated) -> LedgerStopped:
-        """What this ledger has consumed is gone, of another ledger or of the inputs."""
-        processor, source, chain = self.processor, reading.source, reading.chain
-        ledger, shard, height = processor.ledger, processor.shard, self._height
-        if source.ledger is not None and chain is not None:
-            ledger, shard, height = source.ledger, source.partition, max(chain.height, 0)
-        why = f"{error} {self._name()} has consumed up to there."
-        return LedgerStopped("truncated", ledger, shard, reading.next_offset, why, height=height)
+    def _fetch(self, reading: _Reading, offset: int, wait_s: float) -> Fetched:
+        """Read a source. Raises ``LedgerStopped`` where what was consumed of it is gone."""
+        source, processor, chain = reading.source, self.processor, reading.chain
+        try:
+            return self._log.read(
+                source.topic, source.partition, offset, max_bytes=READ_BYTES, wait_s=wait_s
+            )
+        except LogTruncated as error:
+            ledger, shard, height = processor.ledger, processor.shard, self._height
+            if source.ledger is not None and chain is not None:
+                ledger, shard, height = source.ledger, source.partition, max(chain.height, 0)
+            why = f"{error} {self._name()} has consumed up to there."
+            raise LedgerStopped("truncated", ledger, shard, offset, why, height=height) from error
 
     def _name(self) -> str:
         return f"{LEDGER_TOPICS[self.processor.ledger]}[{self.processor.shard}]"
 
     def _range(self, reading: _Reading, first: int, next: int) -> Iterator[LogRecord]:
-        source = reading.source
         while first < next:
-            try:
-                fetched = self._log.read(
-                    source.topic, source.partition, first, max_bytes=READ_BYTES
-                )
-            except LogTruncated as error:
-                raise self._truncated(reading, error) from error
+            fetched = self._fetch(reading, first, 0.0)
             if fetched.next_offset == first:
                 return
             for record in fetched.records:
@@ -431,16 +430,7 @@ class Worker:
     def _read(self, reading: _Reading, wait_s: float) -> None:
         source = reading.source
         while True:
-            try:
-                fetched = self._log.read(
-                    source.topic,
-                    source.partition,
-                    reading.next_offset,
-                    max_bytes=READ_BYTES,
-                    wait_s=wait_s,
-                )
-            except LogTruncated as error:
-                raise self._truncated(reading, error) from error
+            fetched = self._fetch(reading, reading.next_offset, wait_s)
             self._told.read(source, fetched)
             if fetched.next_offset == reading.next_offset:
                 return

@@ -11,39 +11,9 @@ from typing import Any, Final
 from sqlalchemy import Connection, Table, and_, func, select
 
 from adapters.api_problems import NOT_FOUND, Problem, code_of
-from domain.account import (
-    AccountAdmitted,
-    AccountOpened,
-    ClaimSettled,
-    DepositCredited,
-    PayeeSet,
-    WithdrawalRequested,
-)
-from domain.bid import BidCancelled, BidPlaced
 from domain.codec import Codec
 from domain.commit import Ledger
-from domain.epoch import EpochAnchored
 from domain.journal import Purse
-from domain.key import CommandAnswered, KeyRegistered, KeyRevoked
-from domain.lease import (
-    LeaseClosed,
-    LeaseEnded,
-    LeaseReady,
-    LeaseToppedUp,
-    ReclaimAnnounced,
-    ReservationBroken,
-)
-from domain.ledger import ParameterChanged
-from domain.node import NodeAttested, NodeRegistered, NodeRetired
-from domain.offer import OfferPlaced, OfferWithdrawn
-from domain.provider import (
-    ProviderAdmitted,
-    ProviderRegistered,
-    StakeBonded,
-    StakeForfeited,
-    StakeUnbonding,
-)
-from domain.round import RoundOpened
 from projections.following import application_name
 from projections.orders import RESTING
 from projections.tables import (
@@ -81,44 +51,6 @@ _LATEST: Final = 10
 _EVENTS_BACK: Final = 2_100
 
 Row = dict[str, Any]
-
-#: What a command of a kind can lead to: its events stand right before its answer.
-EMITS: Final[Mapping[str, tuple[type[Any], ...]]] = {
-    "OpenAccount": (AccountOpened, KeyRegistered),
-    "AdmitAccount": (AccountAdmitted,),
-    "SetPayee": (PayeeSet,),
-    "Withdraw": (WithdrawalRequested,),
-    "ObserveDeposit": (DepositCredited,),
-    "ObserveClaim": (ClaimSettled,),
-    "ObserveCheckpoint": (EpochAnchored,),
-    "RegisterKey": (KeyRegistered,),
-    "RevokeKey": (KeyRevoked,),
-    "RegisterProvider": (ProviderRegistered,),
-    "BondStake": (StakeBonded, ProviderAdmitted),
-    "UnbondStake": (StakeUnbonding,),
-    "RegisterNodes": (NodeRegistered, KeyRegistered, ProviderAdmitted),
-    "AttestNodes": (NodeAttested,),
-    "RetireNode": (NodeRetired, KeyRevoked),
-    "PlaceOffers": (OfferPlaced, RoundOpened),
-    "WithdrawOffer": (OfferWithdrawn, RoundOpened),
-    "PlaceBids": (BidPlaced, RoundOpened),
-    "CancelBid": (BidCancelled, RoundOpened),
-    "ReadyLeases": (LeaseReady,),
-    "CloseLease": (LeaseEnded, LeaseClosed, RoundOpened),
-    "RejectLease": (LeaseEnded, LeaseClosed, RoundOpened),
-    "CompleteLease": (LeaseEnded, LeaseClosed, RoundOpened),
-    "FailLease": (LeaseEnded, LeaseClosed, RoundOpened, ReservationBroken, StakeForfeited),
-    "TopUpLease": (LeaseToppedUp,),
-    "ReclaimLease": (
-        ReclaimAnnounced,
-        LeaseEnded,
-        LeaseClosed,
-        RoundOpened,
-        ReservationBroken,
-        StakeForfeited,
-    ),
-    "ChangeParameter": (ParameterChanged,),
-}
 
 
 def heights(connection: Connection, shards: int) -> Row:
@@ -442,36 +374,24 @@ def told(connection: Connection, codec: Codec, found: Row) -> Row:
         {**row, "name": code_of(row["code"]).name, "remedy": code_of(row["code"]).remedy}
         for row in found["rows"]
     ]
-    said["events"] = [event(row, codec) for row in events_of(connection, codec, found)]
+    said["events"] = [event(row, codec) for row in events_of(connection, found)]
     return said
 
 
-def events_of(connection: Connection, codec: Codec, found: Row) -> list[Row]:
-    """The events of an accepted command: those that its kind leads to, right before the answer."""
-    if found["ledger"] != Ledger.MARKET:
-        return []
-    kinds = EMITS.get(found["kind"].removeprefix("synor.command.v1."), ())
-    numbers = {codec.number(kind) for kind in kinds}
-    stop = codec.number(CommandAnswered)
-    before = (
+def events_of(connection: Connection, found: Row) -> list[Row]:
+    """The events of an answered command: as many as it says, right before the answer."""
+    last = found["position"]
+    chosen = (
         select(HISTORY)
         .where(
             HISTORY.c.ledger == found["ledger"],
             HISTORY.c.shard == found["shard"],
-            HISTORY.c.position < found["position"],
-            HISTORY.c.at_us == found["at_us"],
+            HISTORY.c.position < last,
+            HISTORY.c.position >= last - found["events"],
         )
-        .order_by(HISTORY.c.position.desc())
-        .limit(_EVENTS_BACK)
+        .order_by(HISTORY.c.position)
     )
-    events: list[Row] = []
-    position = found["position"]
-    for row in connection.execute(before).mappings():
-        position -= 1
-        if row["position"] != position or row["schema"] == stop or row["schema"] not in numbers:
-            break
-        events.append(dict(row))
-    return events[::-1]
+    return _all(connection, chosen)
 
 
 def holder(connection: Connection, key: bytes) -> Row | None:

@@ -39,6 +39,7 @@ from domain.market import Market
 from domain.merkle import MerkleTree
 from domain.ports import Log, LogRecord, LogTruncated
 from domain.processor import DictStates, Processor, Source, States, decode_commit
+from domain.rules import RulesUnknown
 from domain.signed import Verifier
 from domain.telemetry import INTAKE
 from projections.totals import Totals
@@ -53,6 +54,7 @@ EXIT_CODES: Final = {
     "corrupt": 12,
     "unknown_version": 13,
     "genesis": 14,
+    "unknown_rules": 15,
     # What a commit says that it has read.
     "run_gap": 20,
     "run_digest": 21,
@@ -275,6 +277,8 @@ class LedgerAudit:
             ) from stopped
         except InvariantBroken as broken:
             self._diverge("law_broken", "inputs", str(broken))
+        except RulesUnknown as unknown:
+            self._diverge("unknown_rules", "rules_version", str(unknown))
         except CodecError as error:
             self._diverge("corrupt", "body", str(error))
         except LogTruncated as error:

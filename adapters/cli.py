@@ -45,7 +45,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "node": Entry("cli_node", "app", "Register, attest and run nodes."),
     "offer": Entry("cli_orders", "offers", "Place and withdraw offers."),
     "up": Entry("cli_up", "up", "Run a whole ledger in one process."),
-    "network": Entry("cli_network", "app", "Describe a network for many processes."),
+    "network": Entry("cli_network", "app", "Describe a network of processes; change its rules."),
     "topics": Entry("cli_roles", "topics", "Create and check the topics on Kafka."),
     "work": Entry("cli_roles", "work", "Run processors of a network."),
     "serve": Entry("cli_roles", "serve", "Follow the ledgers and serve the query API."),

@@ -1,4 +1,4 @@
-"""``synor network``: describes a network that runs as many processes, and makes its keys."""
+"""``synor network``: describes a network of many processes, makes its keys, changes its rules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from adapters import cli_genesis, cli_passphrase, settings
+from adapters import cli_genesis, cli_operator, cli_passphrase, settings
 from adapters.cli_client import PassphraseFile, identity
 from adapters.cli_failures import Asked, Unable
 from adapters.cli_key import address_of
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from domain.l1 import L1Config
 
 app = commands()
+app.command("change")(cli_operator.change_parameter)
+app.command("price")(cli_operator.add_price)
+app.command("activate-rules")(cli_operator.activate_rules)
 
 _SUPPLY_NANO: Final = 10**9 * 10**9
 _SENDER: Final = "sender"
@@ -189,15 +192,16 @@ def _key(path: Path, passphrase: bytes | None, *, evm: bool) -> Shown:
 def _genesis(
     keys: dict[str, Shown], wanted: cli_genesis.Wanted, pins: L1Config | None, nonce: int
 ) -> Genesis:
-    from adapters.embedded import NO_VAULT, RULES_VERSION
+    from adapters.embedded import NO_VAULT
     from domain.genesis import Genesis, GenesisKey, Role, TimeSource
+    from domain.rules import NEWEST
 
     return Genesis(
         network=wanted.name,
         nonce=nonce,
         start_us=time.time_ns() // 1000,
         time_source=TimeSource.BROKER,
-        rules_version=RULES_VERSION,
+        rules_version=NEWEST,
         market_writer=keys["market"].public,
         metering_writer=keys["metering"].public,
         settlement_writer=keys["settlement"].public,

@@ -28,8 +28,8 @@ from domain.genesis import Genesis, GenesisKey, Parameters, Role, TimeSource
 from domain.ids import Address
 from domain.l1_watcher import Watcher
 from domain.ports import Log, TopicAdmin
+from domain.rules import NEWEST
 
-RULES_VERSION = 1
 NO_VAULT = Address(bytes(20))
 
 
@@ -67,6 +67,7 @@ def genesis_of(
     vault: Address = NO_VAULT,
     catalogue: tuple[PriceRow, ...] = VERSION_1,
     nonce: int = 0,
+    rules_version: int = NEWEST,
 ) -> Genesis:
     """The genesis of a system with these keys."""
     return Genesis(
@@ -74,7 +75,7 @@ def genesis_of(
         nonce=nonce,
         start_us=start_us,
         time_source=time_source,
-        rules_version=RULES_VERSION,
+        rules_version=rules_version,
         market_writer=keys.market.public,
         metering_writer=keys.metering.public,
         settlement_writer=keys.settlement.public,

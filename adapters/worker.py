@@ -209,8 +209,9 @@ class Worker:
 
         ``wanted`` names the schema numbers that this processor learns from a foreign ledger.
         ``clock_us`` is given where time is the broker's: it guards against a clock gone wrong.
-        ``cut`` says after each item whether the step ends there; no rule may see where it does.
-        ``figures`` is told how the work goes.
+        ``cut`` says after each item whether the step ends there; no rule may see where it does. A
+        step that activates rules ends in any case. ``figures`` is told how the
+        work goes.
         """
         self._make = make
         self._own = own
@@ -237,7 +238,8 @@ class Worker:
         """Read what every source has, decide, commit. True if anything was appended.
 
         With ``wait_s`` the first source without a record is waited on. Raises ``LedgerStopped``
-        where no reader may go on, and the log's operating errors.
+        where no reader may go on, ``RulesUnknown`` where this program may not, and the log's
+        operating errors.
         """
         before = self.commits
         try:
@@ -463,7 +465,7 @@ class Worker:
             done = items = 0
             cut = False
             for done, items in self.processor.external_many(reading.source, rest):  # noqa: B007
-                cut = self._cut(self.processor.unit)
+                cut = self._ends()
                 if cut:
                     break
             for record in rest[:done]:
@@ -489,7 +491,7 @@ class Worker:
         while True:
             done = items
             for done in self.processor.foreign(commit, items):  # noqa: B007
-                if self._cut(self.processor.unit):
+                if self._ends():
                     break
             else:
                 break
@@ -552,6 +554,9 @@ class Worker:
                 source = reading.source
                 self._told.noise((source.topic, source.partition), reading.chain.noise_count)
 
+    def _ends(self) -> bool:
+        return self.processor.step_ends or self._cut(self.processor.unit)
+
     def _commit_if_due(self) -> None:
         unit = self.processor.unit
         if unit.events or (self._runs and self.processor.idle_is_due()):
@@ -566,7 +571,7 @@ class Worker:
             header(
                 processor.unit,
                 processor.time_us,
-                processor.rules_version,
+                processor.rules.version,
                 [run.made() for run in self._runs],
             ),
             height=self._height + 1,

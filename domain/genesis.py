@@ -87,6 +87,7 @@ class Parameters:
     command_rows: Annotated[int, "rows per command batch"] = 1_000
     term_max_us: Annotated[int, "longest term of a lease (R2.3)"] = 90 * DAY_US
     live_orders: Annotated[int, "live orders per beneficial owner (R8.7)"] = 1000
+    price_rows: Annotated[int, "rows of the price list at most (R2.3)"] = 1000
     generations: Annotated[int, "generations of a counter (R4.7)"] = 64
     generations_a_day: Annotated[int, "new generations per lease in a time (R4.7)"] = 10
     generations_within_us: Annotated[int, "the time in which they are counted"] = DAY_US
@@ -112,6 +113,7 @@ BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "batch_rows": (1, 10_000),
     "command_rows": (1, 1_000),
     "live_orders": (1, 1_000_000),
+    "price_rows": (1, 10_000),
     "generations": (1, 64),
     "generations_a_day": (1, 64),
     "slash_hour_ppm": (0, 1_000_000),

@@ -58,6 +58,7 @@ class CommandAnswered:
     code: Annotated[int, "0 for accepted, else the number of the refusal"]
     detail: Annotated[str, "the figures that explain a refusal"]
     rows: Annotated[tuple[RowRefused, ...], "refused rows of an accepted batch"]
+    events: Annotated[int, "the command's events: so many right before this one"]
 
 
 KeyEvent = KeyRegistered | KeyRevoked | CommandAnswered

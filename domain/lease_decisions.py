@@ -58,6 +58,16 @@ TOP_UP_OUT_OF_RANGE: Final[Code] = code(
 TOP_UP_NOT_COVERED: Final[Code] = code(
     612, "top_up_not_covered", "Deposit first, or add at most the free balance."
 )
+RESERVED_UNTIL_ITS_END: Final[Code] = code(
+    613,
+    "reserved_until_its_end",
+    "Let the reserved lease run: its buyer may close it; to give it up say that it failed.",
+)
+COMPLETED_TOO_EARLY: Final[Code] = code(
+    614,
+    "completed_too_early",
+    "Wait until the first hour has passed, or give the lease up as failed.",
+)
 
 
 # Decide
@@ -106,6 +116,32 @@ def require_active(state: LeaseState | None, *, may_sign: bool) -> ActiveLease |
     if isinstance(live, OpenedLease):
         return Refused(LEASE_NOT_READY, f"ready by {live.ready_by_us}")
     return live
+
+
+def decide_complete_1(
+    state: LeaseState | None, *, may_sign: bool, at_us: int, parameters: Parameters
+) -> ActiveLease | Refused:
+    """Rules version 1: the workload of a lease that runs is over when its node says so (R4.4)."""
+    return require_active(state, may_sign=may_sign)
+
+
+def decide_complete_2(
+    state: LeaseState | None, *, may_sign: bool, at_us: int, parameters: Parameters
+) -> ActiveLease | Refused:
+    """Rules version 2: not where the provider would pay for ending the lease itself.
+
+    Nobody but the provider's side vouches for it. So it ends no reserved lease (R8.5), and none
+    within its first hour, whose accrual returns to the buyer if the provider ends it (R8.3).
+    """
+    active = require_active(state, may_sign=may_sign)
+    if isinstance(active, Refused):
+        return active
+    if active.terms.reserved:
+        return Refused(RESERVED_UNTIL_ITS_END, f"until {active.expires_us}")
+    from_us = active.ready_us + parameters.first_hour_us
+    if at_us < from_us:
+        return Refused(COMPLETED_TOO_EARLY, f"from {from_us}")
+    return active
 
 
 def decide_reject(

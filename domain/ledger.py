@@ -10,7 +10,7 @@ from typing import Annotated, Final, assert_never
 
 from domain.catalogue import Catalogue, How, PriceRow, Revenue
 from domain.genesis import BOUNDS, Genesis, Parameters, broken_bounds
-from domain.ids import AggregateId, Bytes16, PublicKey, derive
+from domain.ids import QUANTITY_MAX, AggregateId, Bytes16, PublicKey, derive
 from domain.invariant import invariant
 from domain.record import record
 from domain.refusal import Refused, code
@@ -115,6 +115,23 @@ class ChangeParameter:
     value: Annotated[int, "new value in the field's unit"]
 
 
+@record("synor.command.v1.ActivateRules")
+class ActivateRules:
+    """The operator puts the next version of the rules in force, from the next height on."""
+
+    version: Annotated[int, "version of the rules: the one after that in force"]
+
+
+@record("synor.command.v1.AddPriceRow")
+class AddPriceRow:
+    """The operator gives device time that has no list price one, for leases that come (R2.3)."""
+
+    resource: Annotated[str, "name: lower-case letters, digits, dots and dashes"]
+    unit: Annotated[int, "base units that cost price_nano: 3.6e9 milli-device·ms a device·hour"]
+    price_nano: Annotated[int, "list price in nano SYNOR per unit"]
+    market: Annotated[bool, "whether rounds price it; the list price is the first reference"]
+
+
 # Refusals
 
 UNKNOWN_PARAMETER: Final = code(
@@ -123,9 +140,78 @@ UNKNOWN_PARAMETER: Final = code(
 PARAMETER_OUT_OF_BOUNDS: Final = code(
     315, "parameter_out_of_bounds", "Keep every parameter within its bounds; the first is named."
 )
+RULES_NOT_NEXT: Final = code(
+    317, "rules_not_next", "Activate the version that follows the one in force; it is named."
+)
+NOT_A_RESOURCE: Final = code(
+    319,
+    "not_a_resource",
+    "Name it by 1 to 64 lower-case letters, digits, dots and dashes, a letter first.",
+)
+PRICED_ALREADY: Final = code(
+    324, "priced_already", "Nothing to do: a row of the price list never changes."
+)
+PRICE_ROW_OUT_OF_RANGE: Final = code(
+    325, "price_row_out_of_range", "Give a unit and a price above zero, of at most 2^62."
+)
+PRICE_ROW_OFF_TICK: Final = code(
+    326, "price_row_off_tick", "Give device time that rounds price a multiple of the tick."
+)
+PRICE_LIST_FULL: Final = code(
+    327, "price_list_full", "The price list takes no more rows; raise price_rows if it may."
+)
+
+_LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz")
+_RESOURCE: Final = _LETTERS | frozenset("0123456789.-")
+RESOURCE_CHARACTERS: Final = 64
 
 
 # Decide
+
+
+def decide_add_row(
+    command: AddPriceRow, catalogue: Catalogue, parameters: Parameters, *, now_us: int
+) -> PriceRowAdded | Refused:
+    """A row at the end of the price list.
+
+    Rows never change and never go, so a lease keeps the prices that it was opened under (R2.3).
+    """
+    name = command.resource
+    if (
+        not 0 < len(name) <= RESOURCE_CHARACTERS
+        or name[0] not in _LETTERS
+        or not _RESOURCE.issuperset(name)
+    ):
+        return Refused(NOT_A_RESOURCE, name[:RESOURCE_CHARACTERS])
+    if catalogue.row(name) is not None:
+        return Refused(PRICED_ALREADY, name)
+    for what, value in (("unit", command.unit), ("price_nano", command.price_nano)):
+        if not 0 < value <= QUANTITY_MAX:
+            return Refused(PRICE_ROW_OUT_OF_RANGE, f"{what} = {value}")
+    if command.market and command.price_nano % parameters.price_tick_nano:
+        return Refused(PRICE_ROW_OFF_TICK, f"{command.price_nano}, {parameters.price_tick_nano}")
+    if len(catalogue.rows) >= parameters.price_rows:
+        return Refused(PRICE_LIST_FULL, f"{len(catalogue.rows)} rows")
+    return PriceRowAdded(
+        at_us=now_us,
+        resource=name,
+        unit=command.unit,
+        price_nano=command.price_nano,
+        market=command.market,
+    )
+
+
+def decide_activate(
+    command: ActivateRules, in_force: int, *, now_us: int
+) -> RulesActivated | Refused:
+    """The next version of the rules.
+
+    Whether a program has it is no matter here: that is no fact of the ledger, and an auditor with
+    a later release must decide the same. Who lacks the version stops (``rules``).
+    """
+    if command.version != in_force + 1:
+        return Refused(RULES_NOT_NEXT, f"{command.version}, next is {in_force + 1}")
+    return RulesActivated(at_us=now_us, version=command.version)
 
 
 def decide_change(

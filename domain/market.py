@@ -138,6 +138,7 @@ class Market(Processor):
             self.unit.count(verdict.code.number, record.offset)
             return
         request = Request(opened.payload, holder, signed.key, signed.session, signed.number)
+        before = len(self.unit.events)
         said = handler(self, request)
         self.emit(
             key_aggregate(signed.key),
@@ -151,6 +152,7 @@ class Market(Processor):
                 code=said.code.number if isinstance(said, Refused) else 0,
                 detail=said.detail if isinstance(said, Refused) else "",
                 rows=() if isinstance(said, Refused) else tuple(said),
+                events=len(self.unit.events) - before,
             ),
         )
 

@@ -196,7 +196,12 @@ def complete_lease(market: Market, request: Request) -> Refused | Sequence[RowRe
     if wrong is not None:
         return wrong
     state = lease_of(market, request.command.lease)
-    active = require_active(state, may_sign=_for_provider(request, state, *roles))
+    active = market.rules.decide_complete(
+        state,
+        may_sign=_for_provider(request, state, *roles),
+        at_us=market.time_us,
+        parameters=market.folds.leases.parameters(request.command.lease),
+    )
     if isinstance(active, Refused):
         return active
     end_lease(market, active, EndReason.COMPLETED, market.time_us)

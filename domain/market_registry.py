@@ -28,7 +28,7 @@ from domain.ids import (
 )
 from domain.journal import Purse
 from domain.key import KeyRegistered, RegisterKey, RevokeKey, RowRefused, key_aggregate
-from domain.ledger import LEDGER_ID, ChangeParameter
+from domain.ledger import LEDGER_ID, ActivateRules, AddPriceRow, ChangeParameter
 from domain.node import (
     AttestNodes,
     RegisterNodes,
@@ -218,6 +218,26 @@ def _change_parameter(market: Market, request: Request) -> Refused | Sequence[Ro
     return _emitted(market, LEDGER_ID, said)
 
 
+def _add_price_row(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    refused = role_refused(request, Role.OPERATOR)
+    if refused is not None:
+        return refused
+    command: AddPriceRow = request.command
+    said = ledger.decide_add_row(
+        command, market.folds.registry.catalogue, market.parameters, now_us=market.time_us
+    )
+    return _emitted(market, LEDGER_ID, said)
+
+
+def _activate_rules(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    refused = role_refused(request, Role.OPERATOR)
+    if refused is not None:
+        return refused
+    command: ActivateRules = request.command
+    said = ledger.decide_activate(command, market.rules_version, now_us=market.time_us)
+    return _emitted(market, LEDGER_ID, said)
+
+
 def _register_provider(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     refused = role_refused(request, Role.OWNER)
     if refused is not None:
@@ -365,6 +385,8 @@ HANDLERS: Final = {
     RegisterKey: _register_key,
     RevokeKey: _revoke_key,
     ChangeParameter: _change_parameter,
+    AddPriceRow: _add_price_row,
+    ActivateRules: _activate_rules,
     RegisterProvider: _register_provider,
     RegisterNodes: _register_nodes,
     AttestNodes: _attest_nodes,

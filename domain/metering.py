@@ -21,21 +21,21 @@ from typing import Any, Final
 from domain.batch_columns import Columns, columns_of
 from domain.catalogue import How
 from domain.codec import Codec
-from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, BulkPart, CommitBody, Ledger
+from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, BulkPart, Ledger
 from domain.coverage import Coverage, MeteredLease, MeteredNode, UsageWindows
 from domain.due import MeteringDue
 from domain.gate import TELEMETRY_WINDOW, Answer, Opened, Repeat, Sequences
 from domain.genesis import Genesis
 from domain.ids import AggregateId, Hash32, LeaseId, NodeId, ProviderId, shard_of
 from domain.invariant import invariant
-from domain.ledger import ParameterChanged, PriceRowAdded, RulesActivated
+from domain.ledger import ParameterChanged, PriceRowAdded
 from domain.metering_intake import Intake, VerifyMany, stretches
 from domain.metering_market import LEARN as LEARN
 from domain.metering_statements import Plan, await_window, window_id
 from domain.metering_statements import fire as fire_window
 from domain.metering_states import evolve
 from domain.ports import LogRecord
-from domain.processor import ForeignCommit, Processor, Source, States, Versioned
+from domain.processor import ForeignCommit, Processor, Source, States
 from domain.readings import (
     LEASE_INDEX,
     NO_NODE,
@@ -140,7 +140,6 @@ class Metering(Processor):
         self.market_us = genesis.start_us
         self.plan: Plan | None = None
         self._decoded: tuple[bytes, Columns] | None = None
-        self._next_rules: int | None = None
 
     def sources(self) -> tuple[Source, ...]:
         """The market ledger first, so that a batch is judged by what the market has decided."""
@@ -310,6 +309,7 @@ class Metering(Processor):
     def foreign(self, commit: ForeignCommit, items_done: int = 0) -> Iterator[int]:
         """Learn a market commit's events; effective time does not move by them."""
         for done, (aggregate, event) in enumerate(commit.events[items_done:], items_done + 1):
+            self.begin_item()
             self.learn(commit, aggregate, event)
             yield done
         for _ in self.passed(commit):
@@ -337,6 +337,7 @@ class Metering(Processor):
 
     def advance(self, time_us: int) -> Iterator[None]:
         """Fire what is due; a deadline that yields no event is no item."""
+        self.begin_item()
         effective = max(time_us, self.time_us)
         while (first := self.deadlines.next()) is not None and first[0] <= effective:
             due_us, kind, id = first
@@ -519,28 +520,6 @@ class Metering(Processor):
         self.row_of[event.resource] = len(self.resources)
         self.resources.append(event.resource)
 
-    def _fold_rules(self, event: RulesActivated) -> None:
-        self._next_rules = event.version
-
-    def begin(self) -> None:
-        """Start the next step; rules that were activated in the last one are in force."""
-        super().begin()
-        self._activate_rules()
-
-    def adopt(
-        self,
-        body: CommitBody,
-        bulk: Sequence[BulkPart],
-        keep: Callable[[Sequence[Versioned]], None] | None,
-    ) -> None:
-        """Fold a committed step of this shard."""
-        super().adopt(body, bulk, keep)
-        self._activate_rules()
-
-    def _activate_rules(self) -> None:
-        if self._next_rules is not None:
-            self.rules_version, self._next_rules = self._next_rules, None
-
 
 #: What each event does to the folds, beside accepted telemetry.
 FOLD: Final[Mapping[type[Any], Callable[[Metering, Any], None]]] = {
@@ -558,5 +537,4 @@ FOLD: Final[Mapping[type[Any], Callable[[Metering, Any], None]]] = {
     UsageWindowClosed: Metering._fold_closed,
     ParameterChanged: Metering._fold_parameter,
     PriceRowAdded: Metering._fold_row,
-    RulesActivated: Metering._fold_rules,
 }

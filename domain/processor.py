@@ -30,9 +30,10 @@ from domain.gate import Opened, open_input
 from domain.genesis import Genesis, Role, TimeSource
 from domain.ids import AggregateId, Hash32
 from domain.invariant import invariant
-from domain.ledger import Tick
+from domain.ledger import RulesActivated, Tick
 from domain.ports import LogRecord
 from domain.refusal import KEY_ROLE, Refused
+from domain.rules import Rules, rules_of
 from domain.signed import Verifier
 
 Evolve = Callable[[Any, Any], Any]  # (state | None, event) -> state
@@ -239,7 +240,18 @@ class Processor:
         self._evolve = evolve
         self._clock_keys = {k.key for k in genesis.keys if k.role is Role.CLOCK}
         self._ticks: dict[tuple[str, int], int] = {}
+        self._next_rules: int | None = None
         self.unit = Unit(states, evolve)
+
+    @property
+    def rules(self) -> Rules:
+        """What is decided by now. Raises ``RulesUnknown`` where this program lacks the version."""
+        return rules_of(self.rules_version)
+
+    @property
+    def step_ends(self) -> bool:
+        """Whether the step has to end here: rules were activated, for the next height."""
+        return self._next_rules is not None
 
     # What a subclass gives
 
@@ -284,7 +296,22 @@ class Processor:
         self.unit.emit(aggregate, event)
         if part is not None:
             self.unit.add_bulk(part)
+        self._follow_rules(event)
         self.apply(aggregate, event, None if part is None else part.data)
+
+    def _follow_rules(self, event: Any) -> None:
+        if isinstance(event, RulesActivated):
+            self._next_rules = event.version
+
+    def _enter(self) -> None:
+        """A step is over: rules that were activated in it are in force, if we have them."""
+        if self._next_rules is not None:
+            self.rules_version, self._next_rules = self._next_rules, None
+        rules_of(self.rules_version)
+
+    def begin_item(self) -> None:
+        """Insist that an item may begin: none does in a step that rules have ended."""
+        invariant(not self.step_ends, "a step ends where rules are activated")
 
     def external(self, source: Source, record: LogRecord) -> Iterator[None]:
         """Feed one record of an input topic; yields after each item: a step may be cut there."""
@@ -349,6 +376,7 @@ class Processor:
         A deadline that yields no event is no item: a step is not cut after it, so that what a
         commit says of its last record is the same whether or not the worker was started anew.
         """
+        self.begin_item()
         effective = max(time_us, self.time_us)
         while (first := self.deadlines.next()) is not None and first[0] <= effective:
             due, kind, id = first
@@ -370,9 +398,10 @@ class Processor:
         return self.time_us >= self.committed_us + self.parameters.idle_us
 
     def begin(self) -> None:
-        """Start the next step, the last one being committed."""
+        """Start the next step, the last one being committed. Raises ``RulesUnknown``."""
         self.unit = Unit(self._states, self._evolve)
         self.committed_us = self.time_us
+        self._enter()
 
     def adopt(
         self,
@@ -383,7 +412,8 @@ class Processor:
         """Fold a committed step of the own ledger: recovery, after which this goes on live.
 
         The in-process folds follow. Aggregates' states are the store's own fold of the same
-        ledger; a store that has none of its own gives ``keep`` and gets them from here.
+        ledger; a store that has none of its own gives ``keep`` and gets them from here. Raises
+        ``RulesUnknown`` where this program cannot go on by the rules that are then in force.
         """
         unit = Unit(self._states, self._evolve)
         parts = iter(bulk)
@@ -394,6 +424,7 @@ class Processor:
             part = next(parts, None) if hasattr(event, "length") else None
             if keep is not None:
                 unit.emit(aggregate, event)
+            self._follow_rules(event)
             self.apply(aggregate, event, None if part is None else part.data)
         if keep is not None:
             keep(unit.finals())
@@ -403,6 +434,7 @@ class Processor:
         self.unit = Unit(self._states, self._evolve)
         for run in body.runs:
             self._ticks[run.topic, run.partition] = body.time_us
+        self._enter()
 
 
 def decode_commit(

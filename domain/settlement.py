@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, assert_never
 
 from domain import l1, payout_tree
@@ -28,7 +28,7 @@ from domain.epoch import EpochAnchored, EpochCut, Payable, PayablesAdded
 from domain.genesis import Genesis
 from domain.ids import AggregateId, Hash32, Wide
 from domain.invariant import invariant
-from domain.ledger import GenesisRecorded, LogBound, RulesActivated
+from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, RulesActivated
 from domain.merkle import leaf_hash, root_of
 from domain.ports import LogRecord
 from domain.processor import ForeignCommit, Processor, Source, States
@@ -158,7 +158,7 @@ class Settlement(Processor):
         invariant(False, "settlement sets no deadline")
 
     def learn(self, commit: ForeignCommit, aggregate: bytes, event: Any) -> None:
-        """An epoch was cut, or its checkpoint was seen on L1."""
+        """An epoch was cut, its checkpoint was seen on L1, or rules were activated."""
         if isinstance(event, PayablesAdded):
             self.emit(
                 CHECKPOINTS,
@@ -178,6 +178,8 @@ class Settlement(Processor):
                     at_us=self.time_us, epoch=event.number, checkpoint=event.checkpoint
                 ),
             )
+        elif isinstance(event, RulesActivated):
+            self.emit(LEDGER_ID, replace(event, at_us=self.time_us))
 
     def apply(self, aggregate: AggregateId, event: Any, bulk: bytes | None) -> None:
         """Keep the leaves of the payout tree."""
@@ -286,4 +288,9 @@ def checkpoint_of(genesis_hash: bytes, made: CheckpointMade) -> l1.Checkpoint:
 
 
 #: What settlement learns from the market.
-LEARNED: Final[tuple[type[Any], ...]] = (PayablesAdded, EpochCut, EpochAnchored)
+LEARNED: Final[tuple[type[Any], ...]] = (
+    PayablesAdded,
+    EpochCut,
+    EpochAnchored,
+    RulesActivated,
+)

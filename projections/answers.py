@@ -23,6 +23,7 @@ def _refused(rows: Rows, at: At, event: TelemetryRefused) -> None:
         "height": at.height,
         "kind": "synor.telemetry.v1.Batch",
         "rows": [],
+        "events": 0,
         "position": at.position,
     }
     rows.add(ANSWER, copied(event, ANSWER, **row))

@@ -14,7 +14,7 @@ from sqlalchemy import Index
 from projections.columns import integer, json, octets, table, text, truth, wide
 
 #: Raised with every change of a table or a fold: a read model of another version is made anew.
-VERSION: Final = 2
+VERSION: Final = 3
 
 # The read model itself
 
@@ -542,6 +542,7 @@ ANSWER: Final = table(
     integer("code"),
     text("detail"),
     json("rows"),
+    integer("events"),
     integer("at_us"),
     integer("position"),
 )

@@ -68,6 +68,7 @@ def _answer(scene: Scene, value: bytes, *, code: int = 0, offset: int | None = N
         code=code,
         detail="figures" if code else "",
         rows=(),
+        events=0,
     )
     _commit(scene, [(key_aggregate(signed.key), answered)], offset)
 

@@ -32,6 +32,7 @@ from domain.key import CommandAnswered
 from domain.lease import UsagePosted
 from domain.provider import StakeSlashed
 from domain.round import RoundCleared
+from domain.rules import NEWEST
 from domain.telemetry import TelemetryAccepted, UsageStated
 from tests.audit.forge import Book, Commit, flipped
 from tests.system.reading import Seat
@@ -291,7 +292,7 @@ def _a_time_that_is_a_microsecond_late(book: Book) -> Found:
 
 @mutation(MARKET)
 def _rules_that_are_not_in_force(book: Book) -> Found:
-    book.forge(MARKET, 6, lambda c: body(c, rules_version=2))
+    book.forge(MARKET, 6, lambda c: body(c, rules_version=NEWEST + 1))
     return Found("rules_version", 6, "rules_version")
 
 
@@ -508,6 +509,7 @@ def test_every_class_that_a_forger_can_cause_is_caused_here() -> None:
         caused.add(mutate(Book(system.network, system.log)).name)
     elsewhere = {
         "unknown_version",
+        "unknown_rules",
         "inputs_deleted",
         "decoded_differs",
         "law_broken",

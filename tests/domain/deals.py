@@ -72,9 +72,11 @@ def clear(world: World) -> list[Any]:
     return world.wait(world.parameters.round_us)
 
 
-def market_of(*, nodes: int = 1, money: int = 1000 * SYNOR, **node: Any) -> tuple[World, list[Any]]:
+def market_of(
+    *, nodes: int = 1, money: int = 1000 * SYNOR, world: World | None = None, **node: Any
+) -> tuple[World, list[Any]]:
     """A world with the admitted provider alice, her nodes, and the buyer bob with money."""
-    world = World()
+    world = World() if world is None else world
     made = world.admitted("alice", nodes, **node)
     world.open("bob", money)
     return world, made

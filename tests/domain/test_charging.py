@@ -174,10 +174,10 @@ def test_a_provider_that_ends_a_lease_in_its_first_hour_earns_no_device_time() -
 
 
 def test_another_end_within_the_first_hour_posts_its_device_time() -> None:
-    """The workload was done after twenty minutes."""
+    """The buyer was done after twenty minutes."""
     world, opened = leased()
     world.wait(20 * MINUTE)
-    world.ok("alice-0", CompleteLease(lease=opened.lease))
+    world.ok("bob", CloseLease(lease=opened.lease))
     close_out(world, opened.lease, covered_us=19 * MINUTE)
     line = lines_of(world, opened.lease)[H100]
     assert line.posted_nano == line.charged_nano == 19 * 4 * SYNOR // 60

@@ -18,7 +18,7 @@ class Uncut(World):
     cuts: Any = None
 
     def _commit(self) -> list[Any]:
-        if self.cuts is None or next(self.cuts):
+        if self.cuts is None or self.market.step_ends or next(self.cuts):
             return super()._commit()
         return []
 

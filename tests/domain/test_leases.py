@@ -136,6 +136,7 @@ def test_only_node_and_gateway_complete_a_lease() -> None:
     assert world.refused("alice-0", CompleteLease(lease=NOWHERE)) == "lease_unknown"
     world.node("alice", "alice-1")
     assert world.refused("alice-1", command) == "lease_not_yours"
+    world.wait(HOUR)
     world.ok("alice-0", command)
     assert ended(world).reason is EndReason.COMPLETED
     assert world.refused("alice-0", command) == "lease_over"
@@ -352,7 +353,7 @@ def test_capacity_is_free_in_the_item_that_ends_a_lease() -> None:
     rounds = len(world.events(RoundOpened))
     assert world.market.folds.capacity.free(opened.node, H100) == 0
     assert world.market.folds.leases.live_on(opened.node) == 1
-    world.ok("alice-0", CompleteLease(lease=opened.lease))
+    world.ok("alice", FailLease(lease=opened.lease))
     assert world.market.folds.capacity.free(opened.node, H100) == 1000
     assert world.market.folds.leases.live_on(opened.node) == 0
     assert len(world.events(RoundOpened)) == rounds
@@ -370,7 +371,7 @@ def test_a_lease_keeps_the_parameters_that_it_began_with() -> None:
     later = world.last(LeaseOpened).lease
     world.ok("alice", ReadyLeases(leases=(later,)))
     assert world.refused("bob", RejectLease(lease=later)) == "rejected_too_late"
-    world.ok("alice-0", CompleteLease(lease=later))
+    world.ok("alice", FailLease(lease=later))
     assert ended(world).closing_us == world.now + HOUR
     world.check_replay()
 
@@ -422,7 +423,7 @@ def _slash(world: World, lease: LeaseId) -> None:
 
 
 ENDS: dict[EndReason, Any] = {
-    EndReason.COMPLETED: lambda w, i: w.ok("alice-0", CompleteLease(lease=i)),
+    EndReason.COMPLETED: lambda w, i: w.wait(HOUR) + w.ok("alice-0", CompleteLease(lease=i)),
     EndReason.EXPIRED: lambda w, i: w.wait(2 * HOUR),
     EndReason.BUYER_CLOSED: lambda w, i: w.ok("bob", CloseLease(lease=i)),
     EndReason.BUYER_REJECTED: lambda w, i: w.ok("bob", RejectLease(lease=i)),

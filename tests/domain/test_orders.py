@@ -410,6 +410,7 @@ def test_freed_capacity_opens_a_round_for_those_who_wait() -> None:
     clear(world)
     first = world.last(LeaseOpened).lease
     world.ok("alice-0", ReadyLeases(leases=(first,)))
+    world.wait(HOUR)
     events = world.ok("alice-0", CompleteLease(lease=first))
     assert names(events) == ["LeaseEnded", "RoundOpened"]
     clear(world)

@@ -24,6 +24,7 @@ from domain.refusal import (
     WRONG_KIND,
     WRONG_SHARD,
 )
+from domain.rules import NEWEST
 from domain.telemetry import (
     Batch,
     ContradictionFound,
@@ -150,12 +151,12 @@ def test_settings_of_the_market_are_taken_over_as_events() -> None:
             9,
             ParameterChanged(at_us=1, name="late_us", value=7),
             added,
-            RulesActivated(at_us=1, version=2),
+            RulesActivated(at_us=1, version=NEWEST),
         )
     )
     assert [type(event) for event in events] == [ParameterChanged, PriceRowAdded, RulesActivated]
     assert shard.metering.parameters.late_us == 7
-    assert shard.metering.rules_version == 2
+    assert shard.metering.rules_version == NEWEST
 
 
 # Signs of life

@@ -151,9 +151,14 @@ class Telling:
         return derive(kind, self._number)
 
     def answer(
-        self, account: AccountId, kind: str, code: int = 0, rows: Sequence[RowRefused] = ()
+        self,
+        account: AccountId,
+        kind: str,
+        code: int = 0,
+        rows: Sequence[RowRefused] = (),
+        events: int = 1,
     ) -> tuple[PublicKey, int, int]:
-        """The answer that follows a command's events."""
+        """The answer that follows a command's events; a refusal follows none."""
         self._number += 1
         key = self.keys[account]
         self.tell(
@@ -168,6 +173,7 @@ class Telling:
                 code=code,
                 detail="" if code == 0 else "because of the test",
                 rows=tuple(rows),
+                events=0 if code else events,
             ),
         )
         return key, 1, self._number
@@ -186,7 +192,7 @@ class Telling:
         self.tell(account, opened)
         registered = KeyRegistered(at_us=now, key=key, role=Role.OWNER, account=account)
         self.tell(key_aggregate(key), registered)
-        self.answer(account, "OpenAccount")
+        self.answer(account, "OpenAccount", events=2)
         self.tell(
             account,
             DepositCredited(

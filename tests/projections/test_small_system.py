@@ -102,11 +102,10 @@ def test_each_commanded_event_is_told_by_the_answer_to_its_command(open_read_mod
     """Nobody is told of another's events, and nothing is left untold."""
     read_model = open_read_model()
     system = _projected(read_model)
-    codec = system.network.codec
     told: Counter[int] = Counter()
     with read_model.reading() as connection:
         for answer in connection.execute(select(ANSWER).filter_by(ledger=1, code=0)).mappings():
-            events = api_reads.events_of(connection, codec, dict(answer))
+            events = api_reads.events_of(connection, dict(answer))
             told.update(event["position"] for event in events)
             assert events or answer["kind"] in SILENT, answer["kind"]
     for at, _, event in events_of(system, Ledger.MARKET, 0):

@@ -41,6 +41,7 @@ from domain.ports import LogRecord
 from domain.processor import DictStates, ForeignCommit, Source
 from domain.provider import BondStake, RegisterProvider, provider_of
 from domain.refusal import CODES
+from domain.rules import NEWEST
 from domain.signed import Signed
 from domain.telemetry import NodeCameUp, NodeWentDown
 from projections.free_capacity import FreeCapacity
@@ -92,7 +93,7 @@ def genesis_for_tests(
         nonce=1,
         start_us=start_us,
         time_source=TimeSource.LOGICAL,
-        rules_version=1,
+        rules_version=NEWEST,
         market_writer=key_of("market writer"),
         metering_writer=key_of("metering writer"),
         settlement_writer=key_of("settlement writer"),

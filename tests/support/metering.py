@@ -43,6 +43,7 @@ from domain.ports import LogRecord
 from domain.processor import DictStates, ForeignCommit
 from domain.provider import provider_of
 from domain.readings import Readings
+from domain.rules import NEWEST
 from domain.signed import Signed, preimage
 from domain.telemetry import Batch, BatchBytes
 
@@ -243,7 +244,7 @@ def genesis(parameters: Parameters, start_us: int = 0) -> Genesis:
         nonce=1,
         start_us=start_us,
         time_source=TimeSource.BROKER,
-        rules_version=1,
+        rules_version=NEWEST,
         market_writer=zero,
         metering_writer=zero,
         settlement_writer=zero,
@@ -308,7 +309,7 @@ class Shard:
         while True:
             done = items
             for done in self.metering.foreign(commit, items):  # noqa: B007
-                if self.cut():
+                if self.metering.step_ends or self.cut():
                     break
             else:
                 break
@@ -329,7 +330,7 @@ class Shard:
         while fed < len(records):
             done = 0
             for done, _ in self._feed(records[fed:]):  # noqa: B007
-                if self.cut():
+                if self.metering.step_ends or self.cut():
                     break
             fed += done
             self._commit()

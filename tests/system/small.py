@@ -8,7 +8,7 @@ the ledgers alone, so the same inputs come however the workers are cut, killed o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
@@ -54,6 +54,7 @@ from domain.node import Amount, AttestationRow, AttestNodes, NodeRow, RegisterNo
 from domain.offer import OfferRow, PlaceOffers
 from domain.ports import Log, LogError, TopicAdmin
 from domain.provider import BondStake, RegisterProvider
+from domain.rules import NEWEST
 from domain.telemetry import Batch
 from tests.system.reading import Seat
 
@@ -87,10 +88,11 @@ PARAMETERS = Parameters(
 )
 
 MakeWorker = Callable[[Ledger, int], Worker]
+Story = Mapping[int, Callable[["Script"], None]]
 
 
 @cache
-def network(shards: int = 2) -> Network:
+def network(shards: int = 2, rules_version: int = NEWEST) -> Network:
     """The network of this genesis with P shards; the codec is shared, since it takes a moment."""
     return Network.of(
         genesis_of(
@@ -99,6 +101,7 @@ def network(shards: int = 2) -> Network:
             start_us=START_US,
             time_source=TimeSource.LOGICAL,
             parameters=PARAMETERS,
+            rules_version=rules_version,
         ),
         shards,
         _codec(),
@@ -190,10 +193,15 @@ class SmallSystem:
         shards: int = 2,
         make_worker: MakeWorker | None = None,
         rivals: Sequence[Seat] = (),
+        rules_version: int = NEWEST,
+        more: Story | None = None,
     ) -> None:
-        """``rivals`` are seats that a second worker, made the same way, writes too."""
+        """``rivals`` are seats that a second worker, made the same way, writes too.
+
+        ``more`` is told besides the story, after what the story tells at a step.
+        """
         self.log = log
-        self.network = network(shards)
+        self.network = network(shards, rules_version)
         create_topics(self.network, topics)
         self._bound = self.network.bound_topics(log)
         make = make_worker or self.worker
@@ -204,7 +212,7 @@ class SmallSystem:
         seconds = [Supervised(lambda seat=seat: make(*seat)) for seat in rivals]  # type: ignore[misc]
         self.workers = [*self.seats.values(), *seconds]
         self.inputs = Sent(log)
-        self.script = Script(self)
+        self.script = Script(self, more or {})
         self.time = LogicalTime(
             inputs=self.inputs,
             shards=shards,
@@ -293,12 +301,14 @@ class Seen:
 class Script:
     """What people, nodes and the watcher send at each step."""
 
-    def __init__(self, system: SmallSystem) -> None:
+    def __init__(self, system: SmallSystem, more: Story) -> None:
         self._system = system
+        self._more = more
         self._market = system.follower(Ledger.MARKET)
         self._settlement = system.follower(Ledger.SETTLEMENT)
         self._watcher = system.actor(KEYS.watcher)
         self._attestor = system.actor(KEYS.attestor)
+        self.operator = system.actor(KEYS.operator)
         self.people = {
             name: system.actor(derived_signer(SEED, name)) for name in ("prov", "alice", "bob")
         }
@@ -320,6 +330,8 @@ class Script:
         told = _STORY.get(step)
         if told is not None:
             told(self)
+        if step in self._more:
+            self._more[step](self)
         self._ready()
         if step >= 1:
             self._telemetry(step)
@@ -554,7 +566,7 @@ class Script:
         seen.checkpoints.extend(e for e in self._settlement.new() if isinstance(e, CheckpointMade))
 
 
-_STORY: dict[int, Callable[[Script], None]] = {
+_STORY: Story = {
     0: Script.open,
     1: Script.found,
     2: Script.first_bids,

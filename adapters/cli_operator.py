@@ -1,0 +1,99 @@
+"""What the operator of a network may ask of its ledger: parameters, prices, versions of the rules.
+
+Commands of ``synor network``, signed with the operator's key of the genesis.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from adapters.cli_client import ApiUrl, KeyFile, PassphraseFile, speaker, told
+from adapters.cli_failures import Asked
+from adapters.cli_output import Json
+from adapters.cli_units import duration, some_synor
+
+
+class Per(Enum):
+    """What a list price is for."""
+
+    HOUR = "hour"
+    MONTH = "month"
+
+
+def change_parameter(
+    name: Annotated[str, typer.Argument(help="Parameter, as /v1/parameters names it.")],
+    value: Annotated[str, typer.Argument(help="A whole number; of a time also 90s, 30m, 12h, 7d.")],
+    key: KeyFile,
+    api: ApiUrl = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Change a parameter of the rules, from the next deadline of its kind on."""
+    from domain.ledger import ChangeParameter
+
+    command = ChangeParameter(name=name, value=_value(name, value))
+    told(speaker(api, key, passphrase_file).command(command), as_json)
+
+
+def add_price(
+    resource: Annotated[str, typer.Argument(help="Device, for example gpu.l40s.")],
+    price: Annotated[str, typer.Argument(help="SYNOR.")],
+    key: KeyFile,
+    per: Annotated[Per, typer.Option(help="The price is for one of it for so long.")] = Per.HOUR,
+    rounds: Annotated[
+        bool, typer.Option(help="Rounds price it; the list price is the first reference.")
+    ] = True,
+    api: ApiUrl = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a device without a list price one, for leases that are opened from now on."""
+    from domain.catalogue import HOUR_MS, MONTH_MS
+    from domain.ledger import AddPriceRow
+
+    command = AddPriceRow(
+        resource=resource,
+        unit=1000 * (HOUR_MS if per is Per.HOUR else MONTH_MS),
+        price_nano=some_synor(price),
+        market=rounds,
+    )
+    told(speaker(api, key, passphrase_file).command(command), as_json)
+
+
+def activate_rules(
+    version: Annotated[int, typer.Argument(help="The version after the one in force.")],
+    key: KeyFile,
+    api: ApiUrl = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Put the next version of the rules in force, from the market's next height on.
+
+    Install a release that has it on every worker before: one without it stops.
+    """
+    from domain.ledger import ActivateRules
+    from domain.rules import RULES
+
+    if version not in RULES:
+        known = ", ".join(map(str, sorted(RULES)))
+        raise Asked(
+            f"This program has no version {version} of the rules, only {known}.",
+            "Install a release that has it, here and on every worker, and ask again.",
+        )
+    told(
+        speaker(api, key, passphrase_file).command(ActivateRules(version=version)),
+        as_json,
+        note="Workers without this version stop now and write nothing.",
+    )
+
+
+def _value(name: str, text: str) -> int:
+    try:
+        return int(text.replace("_", ""))
+    except ValueError:
+        if name.endswith("_us"):
+            return duration(text)
+        raise Asked(f"{text!r} is not a whole number.", "Write it as in 1000.") from None

@@ -241,7 +241,10 @@ def complete(
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
-    """Say as its node that the workload has ended by itself."""
+    """Say as its node that the workload has ended by itself.
+
+    Not in the first hour, and not of a reserved lease: those the provider can only give up.
+    """
     from domain.lease import CompleteLease
 
     command = CompleteLease(lease=_id(lease))

@@ -1,19 +1,33 @@
 """What the operator of a network may ask of its ledger: parameters, prices, versions of the rules.
 
-Commands of ``synor network``, signed with the operator's key of the genesis.
+Commands of ``synor network``, signed with an operator key of the genesis.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from adapters.cli_client import ApiUrl, KeyFile, PassphraseFile, speaker, told
+from adapters.cli_client import (
+    Api,
+    ApiUrl,
+    PassphraseFile,
+    SomeKeyFile,
+    Speaker,
+    speaker,
+    speaker_of,
+    told,
+)
 from adapters.cli_failures import Asked
 from adapters.cli_output import Json
 from adapters.cli_units import duration, some_synor
+
+UpFolder = Annotated[
+    Path | None, typer.Option(help="Folder of a `synor up`: sign with its operator's key.")
+]
 
 
 class Per(Enum):
@@ -25,23 +39,29 @@ class Per(Enum):
 
 def change_parameter(
     name: Annotated[str, typer.Argument(help="Parameter, as /v1/parameters names it.")],
-    value: Annotated[str, typer.Argument(help="A whole number; of a time also 90s, 30m, 12h, 7d.")],
-    key: KeyFile,
+    value: Annotated[str, typer.Argument(help="A whole number; of a time also 90s, 30m, 12h.")],
+    folder: UpFolder = None,
+    key: SomeKeyFile = None,
     api: ApiUrl = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
     """Change a parameter of the rules, from the next deadline of its kind on."""
+    from domain.genesis import BOUNDS
     from domain.ledger import ChangeParameter
 
-    command = ChangeParameter(name=name, value=_value(name, value))
-    told(speaker(api, key, passphrase_file).command(command), as_json)
+    named = name if name in BOUNDS else f"{name}_us"
+    if named not in BOUNDS:
+        raise Asked(f"There is no parameter {name!r}.", "/v1/parameters lists them.")
+    command = ChangeParameter(name=named, value=_value(named, value))
+    told(_operator(folder, key, api, passphrase_file).command(command), as_json)
 
 
 def add_price(
     resource: Annotated[str, typer.Argument(help="Device, for example gpu.l40s.")],
     price: Annotated[str, typer.Argument(help="SYNOR.")],
-    key: KeyFile,
+    folder: UpFolder = None,
+    key: SomeKeyFile = None,
     per: Annotated[Per, typer.Option(help="The price is for one of it for so long.")] = Per.HOUR,
     rounds: Annotated[
         bool, typer.Option(help="Rounds price it; the list price is the first reference.")
@@ -60,12 +80,13 @@ def add_price(
         price_nano=some_synor(price),
         market=rounds,
     )
-    told(speaker(api, key, passphrase_file).command(command), as_json)
+    told(_operator(folder, key, api, passphrase_file).command(command), as_json)
 
 
 def activate_rules(
     version: Annotated[int, typer.Argument(help="The version after the one in force.")],
-    key: KeyFile,
+    folder: UpFolder = None,
+    key: SomeKeyFile = None,
     api: ApiUrl = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -84,10 +105,25 @@ def activate_rules(
             "Install a release that has it, here and on every worker, and ask again.",
         )
     told(
-        speaker(api, key, passphrase_file).command(ActivateRules(version=version)),
+        _operator(folder, key, api, passphrase_file).command(ActivateRules(version=version)),
         as_json,
         note="Workers without this version stop now and write nothing.",
     )
+
+
+def _operator(
+    folder: Path | None, key: Path | None, api: str | None, passphrase_file: Path | None
+) -> Speaker:
+    if folder is not None:
+        from adapters.embedded import SystemKeys
+        from adapters.up_folder import Folder
+
+        return speaker_of(Api(api), SystemKeys.derived(Folder(folder).read_seed()).operator)
+    if key is None:
+        raise Asked(
+            "Who asks?", "Name the operator's identity file with --key, or a --folder of synor up."
+        )
+    return speaker(api, key, passphrase_file)
 
 
 def _value(name: str, text: str) -> int:

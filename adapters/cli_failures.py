@@ -87,7 +87,6 @@ _KNOWN: Final = {
     "adapters.eventsourcing_index:IndexFailed": Unable,
     "adapters.eventsourcing_partition:NotTheWriter": Unable,
     "domain.chain:LedgerStopped": Stopped,
-    "domain.chain:LedgerStopped": Unable,
     "domain.rules:RulesUnknown": Unable,
     "domain.l1:L1Error": Unable,
     "domain.l1:L1Fault": Unable,

@@ -222,7 +222,7 @@ class Worker:
         self._topics = tuple(topics)
         self._wanted = wanted
         self._clock_us = clock_us
-        self._cut = cut
+        self._cut: Callable[[Unit], bool] = lambda unit: self.processor.step_ends or cut(unit)
         self._told = Told(figures, log, clock_us)
         self._height = -1
         self._runs: list[_Run] = []
@@ -465,7 +465,7 @@ class Worker:
             done = items = 0
             cut = False
             for done, items in self.processor.external_many(reading.source, rest):  # noqa: B007
-                cut = self._ends()
+                cut = self._cut(self.processor.unit)
                 if cut:
                     break
             for record in rest[:done]:
@@ -491,7 +491,7 @@ class Worker:
         while True:
             done = items
             for done in self.processor.foreign(commit, items):  # noqa: B007
-                if self._ends():
+                if self._cut(self.processor.unit):
                     break
             else:
                 break
@@ -553,9 +553,6 @@ class Worker:
             if reading.chain is not None:
                 source = reading.source
                 self._told.noise((source.topic, source.partition), reading.chain.noise_count)
-
-    def _ends(self) -> bool:
-        return self.processor.step_ends or self._cut(self.processor.unit)
 
     def _commit_if_due(self) -> None:
         unit = self.processor.unit

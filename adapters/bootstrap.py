@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from adapters import ed25519
+from adapters import ed25519, sodium_ed25519
 from adapters.audit import (
     Diverged,
     LedgerAudit,
@@ -125,10 +125,19 @@ def verify(key: bytes, message: bytes, signature: bytes) -> bool:
     return ed25519.verify(key, message, signature)
 
 
-@lru_cache(maxsize=1)
-def _verify_pool() -> VerifyPool:
-    """One pool a process; its threads start with the first large batch."""
-    return VerifyPool()
+def verify_sooner(key: bytes, message: bytes, signature: bytes) -> bool:
+    """``verify`` of ed25519, for half the time where the signature holds."""
+    if not ed25519.is_weak(key) and sodium_ed25519.accepts(key, message, signature):
+        return True
+    return ed25519.verify(key, message, signature)
+
+
+@lru_cache(maxsize=2)
+def _verify_pool(*, audit: bool) -> VerifyPool:
+    """One pool a process; its threads start with the first large batch. An auditor trusts one."""
+    if audit or not sodium_ed25519.is_as_strict():
+        return VerifyPool()
+    return VerifyPool(verify_sooner)
 
 
 class GenesisRefused(Exception):
@@ -237,7 +246,9 @@ class Network:
             signer=signer,
         )
 
-    def processor(self, ledger: Ledger, shard: int, states: States) -> Processor:
+    def processor(
+        self, ledger: Ledger, shard: int, states: States, *, audit: bool = False
+    ) -> Processor:
         """A processor before its first event, over a store of its aggregates."""
         match ledger:
             case Ledger.MARKET:
@@ -265,7 +276,7 @@ class Network:
                     states=states,
                     codec=self.codec,
                     verify=verify,
-                    verify_many=_verify_pool(),
+                    verify_many=_verify_pool(audit=audit),
                 )
             case Ledger.SETTLEMENT:
                 return Settlement(
@@ -371,7 +382,7 @@ def ledger_audit(
         ledger=ledger,
         shard=shard,
         writers=lambda which: writer_of(network.genesis, which),
-        make=partial(network.processor, ledger, shard),
+        make=partial(network.processor, ledger, shard, audit=True),
         wanted=network.wanted(ledger)(ledger),
         watch=watch,
         witness=FastavroWitness(network.codec),

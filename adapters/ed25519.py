@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 
 from domain.codec import Codec
 from domain.ids import Hash32, PublicKey
-from domain.signed import Signed, preimage
+from domain.signed import Signed, Verifier, preimage
 
 _KEY_BYTES: Final = 32
 #: Fewer signatures than this are not worth waking a thread.
@@ -69,21 +69,22 @@ class VerifyPool:
     The calling thread takes a share too, so ``threads`` of 2 keep two cores busy.
     """
 
-    def __init__(self, threads: int = 2) -> None:
-        """Threads are started by the first call that needs them."""
+    def __init__(self, one: Verifier = verify, threads: int = 2) -> None:
+        """``one`` judges a signature, as ``verify`` does. Threads start when first needed."""
+        self._one = one
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads - 1, "verify") if threads > 1 else None
 
     def __call__(self, asked: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
-        """For each (key, message, signature), in order, what ``verify`` says."""
+        """For each (key, message, signature), in order, whether it holds."""
         share = -(-len(asked) // self._threads)
         if self._pool is None or share < _SHARE_MIN:
-            return _verify_each(asked)
+            return self._each(asked)
         others = [
-            self._pool.submit(_verify_each, asked[start : start + share])
+            self._pool.submit(self._each, asked[start : start + share])
             for start in range(share, len(asked), share)
         ]
-        answers = _verify_each(asked[:share])
+        answers = self._each(asked[:share])
         for other in others:
             answers += other.result()
         return answers
@@ -93,9 +94,8 @@ class VerifyPool:
         if self._pool is not None:
             self._pool.shutdown()
 
-
-def _verify_each(asked: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
-    return [verify(key, message, signature) for key, message, signature in asked]
+    def _each(self, asked: Sequence[tuple[bytes, bytes, bytes]]) -> list[bool]:
+        return [self._one(key, message, signature) for key, message, signature in asked]
 
 
 class Signer:

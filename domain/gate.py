@@ -151,7 +151,9 @@ class Sequences:
         if number > kept.highest:
             before, kept.highest = kept.highest, number
             # The numbers that fell out of the window, or all answers where those are fewer.
-            fallen = range(before - self._window + 1, number - self._window + 1)
-            for old in fallen if len(fallen) < len(kept.answers) else tuple(kept.answers):
-                if old in fallen:
+            first, end = before - self._window + 1, number - self._window + 1
+            # A number may be 2^63 - 1, and the range longer than Python can say.
+            few = end - first < len(kept.answers)
+            for old in range(first, end) if few else tuple(kept.answers):
+                if first <= old < end:
                     kept.answers.pop(old, None)

@@ -119,11 +119,11 @@ class Market(Processor):
         holder = self.folds.keys.holder(signed.key)
         if holder is None and isinstance(opened.payload, OpenAccount):
             holder = Holder.newcomer(signed.key)
-        if holder is None or handler is None:
-            self.unit.count((UNKNOWN_KEY if holder is None else WRONG_KIND).number, record.offset)
+        if holder is None or holder.revoked:
+            self.unit.count((UNKNOWN_KEY if holder is None else REVOKED_KEY).number, record.offset)
             return
-        if holder.revoked:
-            self.unit.count(REVOKED_KEY.number, record.offset)
+        if handler is None:
+            self.unit.count(WRONG_KIND.number, record.offset)
             return
         verdict = self.sequences.judge(
             signed.key,

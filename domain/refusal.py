@@ -1,10 +1,10 @@
 """Refusals: values with a stable number, never exceptions.
 
-The number is for ever, its name is the sentence, the text says what to do. Codes stand in the
-order in which they are judged: of several faults the lowest stage answers. 1xx belong to the gate
-before the signature (counted, nobody's number is touched), 2xx to the gate after it, 3xx to
-accounts and keys, 4xx providers and nodes, 5xx offers, bids and rounds, 6xx leases, 7xx rows of
-telemetry, 8xx evidence.
+The number is for ever, its name is the sentence, the text says what to do. ``domain/judging.py``
+has the order in which inputs are judged: of several faults the earliest stage answers. 1xx belong
+to the gate before the signature (counted, nobody's number is touched), 2xx to the gate after it,
+3xx to accounts and keys, 4xx providers and nodes, 5xx offers, bids and rounds, 6xx leases, 7xx
+telemetry, 8xx evidence. ``docs/refusals.md`` lists them all.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def named(name: str) -> Code:
     return next(c for c in CODES.values() if c.name == name)
 
 
-# Gate, before and including the signature: counted, never an event.
+# Gate, before and including the signature: counted, never an event. (Rows are counted after it.)
 OVERSIZE: Final = code(101, "oversize", "Send at most the input record size of the genesis.")
 UNKNOWN_ENVELOPE: Final = code(
     102, "unknown_envelope", "Send a Signed record, bare or in the Confluent frame of its id."

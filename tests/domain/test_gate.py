@@ -97,3 +97,14 @@ def test_no_number_is_executed_twice_in_any_history(records: list[tuple[int, int
     kept = sequences._keys.get(KEY, [])
     assert len(kept) <= 2
     assert all(len(session.answers) <= 64 for session in kept)
+
+
+def test_the_highest_number_there_is_does_no_harm() -> None:
+    """A number is 63 bits of the signer's choice; what falls out of the window may be all."""
+    sequences = Sequences(64)
+    for number in (3, 2**63 - 1, 2**63 - 2):
+        answered(sequences, 5, number, number)
+    assert isinstance(judged(sequences, 5, 2**63 - 2, 2**63 - 2), Repeat)
+    said = judged(sequences, 5, 3, 3)
+    assert isinstance(said, Refused)
+    assert said.code is SEQUENCE_TOO_OLD

@@ -1,0 +1,110 @@
+"""What a processor remembers, as bytes, and back into a processor that remembers nothing yet.
+
+Everything a processor holds is remembered but what ``WIRING`` names: what it is built with, what
+belongs to the step in hand, and caches that fill themselves. So a fold that gets a new field needs
+nothing here, and a field that no snapshot can hold is a named error and never an omission.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+from adapters.snapshot_columns import CannotUnpack, Skipped, pack, skipped_of, unpack
+from domain.metering import Metering
+from domain.processor import Processor, Versioned
+from domain.readings_columns import ColumnReadings
+from domain.settlement import Settlement
+from projections.free_capacity import FreeCapacity
+from projections.order_book import OrderBook
+
+WIRING: Final[Skipped] = {
+    Processor: frozenset(
+        (
+            "genesis",
+            "genesis_hash",
+            "shard",
+            "shards",
+            "codec",
+            "verify",
+            "unit",
+            "_states",
+            "_evolve",
+            "_clock_keys",
+        )
+    ),
+    Metering: frozenset(("_intake", "_decoded")),
+    Settlement: frozenset(("_keccak", "_domain")),
+    ColumnReadings: frozenset(("_last", "_handful", "_slots_of_lists")),
+    OrderBook: frozenset(("_takes",)),
+    FreeCapacity: frozenset(("_takes",)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """What stands in a snapshot beside the processor's own memory: plain values only."""
+
+    where: Mapping[str, Any]  # positions, and where the own ledger stands
+    states: Sequence[Versioned]
+
+
+def parts_of(processor: Processor) -> dict[str, Any]:
+    """The processor and the folds that it was built with, by the attributes that lead to them."""
+    found: dict[str, Any] = {"": processor}
+    seen = {id(processor)}
+    todo = [("", processor)]
+    while todo:
+        path, part = todo.pop(0)
+        skip = skipped_of(type(part), WIRING)
+        for name, value in sorted(vars(part).items()):
+            ours = type(value).__module__.startswith(("domain.", "projections."))
+            if name in skip or not ours or not hasattr(value, "__dict__") or id(value) in seen:
+                continue
+            if isinstance(value, type) or callable(value):
+                continue
+            seen.add(id(value))
+            found[f"{path}.{name}"] = value
+            todo.append((f"{path}.{name}", value))
+    return found
+
+
+def remember(
+    processor: Processor, where: Mapping[str, Any], states: Sequence[Versioned]
+) -> bytes:
+    """A processor between two steps, as bytes. Raises ``CannotPack``."""
+    return pack(
+        {"where": dict(where), "states": list(states)},
+        outside={"genesis": processor.genesis},
+        parts=parts_of(processor),
+        skip=WIRING,
+    )
+
+
+def recall(data: bytes, processor: Processor) -> Remembered:
+    """Let a new processor remember. Raises ``CannotUnpack``; then it is of no use."""
+    found = unpack(data, outside={"genesis": processor.genesis}, parts=parts_of(processor))
+    where, states = found.get("where"), found.get("states")
+    if not isinstance(where, dict) or not isinstance(states, list):
+        raise CannotUnpack("there is no position in it")
+    return Remembered(where=where, states=states)
+
+
+@cache
+def code_fingerprint() -> bytes:
+    """SHA-256 over the source of everything that a snapshot's inside depends on.
+
+    Any change of the folds makes older snapshots unfit, whether or not it would have mattered.
+    """
+    digest = hashlib.sha256()
+    for package in ("domain", "projections"):
+        for file in sorted(files(package).iterdir(), key=lambda each: each.name):
+            if file.name.endswith(".py"):
+                digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    for name in ("snapshot_columns.py", "snapshot_memory.py"):
+        digest.update((files("adapters") / name).read_bytes() + b"\0")
+    return digest.digest()

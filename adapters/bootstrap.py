@@ -32,7 +32,10 @@ from adapters.eventsourcing_recorder import LedgerRecorder
 from adapters.evm_rpc import keccak
 from adapters.fastavro_witness import FastavroWitness
 from adapters.ledger_application import LedgerApplication
-from adapters.worker import HeldStates, Worker, writer_of
+from adapters.snapshot_keeper import SnapshotKeeper, SnapshotPolicy
+from adapters.worker import Worker
+from adapters.worker_reading import writer_of
+from adapters.worker_stores import HeldStates, Snapshots
 from domain import market, metering, metering_states, settlement
 from domain.account import AccountEvent
 from domain.bid import BidEvent
@@ -331,6 +334,7 @@ def worker(
     clock_us: Callable[[], int] | None = None,
     cut: Callable[[Unit], bool] = full,
     figures: Figures | None = None,
+    snapshots: Snapshots | None = None,
 ) -> Worker:
     """A processor at work: its ledger written through the library, its inputs read from the log."""
     depth = Depth.COMMITS if ledger is Ledger.METERING else Depth.PAYLOADS
@@ -349,6 +353,30 @@ def worker(
         clock_us=clock_us,
         cut=cut,
         figures=figures,
+        snapshots=snapshots,
+    )
+
+
+def snapshots_of(
+    network: Network,
+    ledger: Ledger,
+    shard: int,
+    *,
+    folder: Path,
+    signer: Signer,
+    policy: SnapshotPolicy,
+    say: Callable[[str], None],
+) -> SnapshotKeeper:
+    """The snapshots of one worker, in a folder that others may share."""
+    return SnapshotKeeper(
+        folder,
+        ledger=ledger,
+        shard=shard,
+        genesis=network.hash,
+        signer=signer,
+        verify=verify,
+        policy=policy,
+        say=say,
     )
 
 

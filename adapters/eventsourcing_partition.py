@@ -13,9 +13,9 @@ import struct
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from adapters.eventsourcing_index import (
     Depth,
@@ -185,6 +185,57 @@ class LedgerPartition:
             self._stopped = None
             self._bodies.clear()
             return self.catch_up()
+
+    # Snapshots
+
+    def standing(self) -> dict[str, Any]:
+        """Where it stands, as plain values: what ``stand`` takes, in this process or another."""
+        with self.lock:
+            head = self.head()
+            return {name: getattr(head, name) for name in Head.__dataclass_fields__} | {
+                "noise": self._chain.noise()
+            }
+
+    def stand(self, at: Mapping[str, Any]) -> bool:
+        """Whether the ledger has the commit at which somebody stood; catches up.
+
+        An index that holds commits only need not begin at the first: where it is empty it begins
+        here, so that a worker new to a shard reads nothing that its snapshot has already.
+        """
+        noise = dict(at["noise"])
+        head = Head(**{name: at[name] for name in Head.__dataclass_fields__})
+        with self.lock:
+            self._start()
+            if self._head.height < 0 and self.depth is Depth.COMMITS and self._has(head):
+                self.index.apply([], head, noise)
+                self._started = False
+            self.catch_up()
+            if self._head.height == head.height:
+                return self._head.hash == head.hash
+            known = self.index.commit_at(head.height)
+            later = self.index.commit_at(head.height + 1)
+            if known is not None:
+                return known.hash == head.hash
+            # An index that begins here holds what came later, whose chain it has checked.
+            return later is not None and self._follows(later, head)
+
+    def _has(self, head: Head) -> bool:
+        if self._log.end(self.identity.topic, self.identity.partition) <= head.offset:
+            return False
+        record = self._record_at(head.offset)
+        envelope = None if record is None else parse(record.value)
+        return envelope is not None and envelope.hash() == head.hash
+
+    def _follows(self, later: IndexedCommit, head: Head) -> bool:
+        record = self._record_at(later.offset)
+        envelope = None if record is None else parse(record.value)
+        return envelope is not None and envelope.previous == head.hash
+
+    def whole(self) -> None:
+        """Let the index begin at the first commit, and catch up."""
+        with self.lock:
+            if self.catch_up().height >= 0 and self.index.commit_at(0) is None:
+                self.rebuild()
 
     def _new_chain(self) -> ChainReader:
         at = self.identity

@@ -6,7 +6,8 @@ own, and saves the events in their order with the final states by one call, whic
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from eventsourcing.application import (
     AggregateNotFoundError,
     Application,
     ProcessingEvent,
+    Repository,
 )
 from eventsourcing.persistence import (
     EventStore,
@@ -45,6 +47,31 @@ class LedgerStore(EventStore[UUID]):
             [self.mapper.to_stored_event(event) for event in domain_events], **kwargs
         )
         return []
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """An aggregate's state of a snapshot, as the library's repository takes it: the first event."""
+
+    originator_id: UUID
+    originator_version: int
+    state: Any
+
+
+class Seeds:
+    """States of a snapshot that no one has asked for yet: the repository's snapshot store.
+
+    A state may be older than the ledger: the repository folds the events that came after it.
+    """
+
+    def __init__(self) -> None:
+        """Start with none."""
+        self.waiting: dict[UUID, Versioned] = {}
+
+    def get(self, originator_id: UUID, *, lte: int | None = None, **_: Any) -> Iterator[Seed]:
+        """The state of an aggregate, once: from then on the repository's cache has it."""
+        if lte is None and (found := self.waiting.pop(originator_id, None)) is not None:
+            yield Seed(originator_id, found.version, found.state)
 
 
 class LedgerApplication(Application[UUID]):
@@ -79,6 +106,7 @@ class LedgerApplication(Application[UUID]):
         self._ledger = recorder
         self._avro = mapper
         self._evolve = evolve
+        self._seeds = Seeds()
         super().__init__(env)
 
     @classmethod
@@ -98,6 +126,13 @@ class LedgerApplication(Application[UUID]):
         """The given mapper."""
         return self._avro
 
+    def construct_repository(self) -> Repository[UUID]:
+        """The library's repository, which looks for a state among the seeds before it folds."""
+        made = super().construct_repository()
+        seeds: Any = self._seeds
+        made.snapshot_store = seeds
+        return made
+
     def construct_event_store(self) -> EventStore[UUID]:
         """A store that makes no recordings."""
         return LedgerStore(mapper=self.mapper, recorder=self.recorder)
@@ -112,12 +147,14 @@ class LedgerApplication(Application[UUID]):
             return None
         return found
 
-    def _project(self, known: Versioned | None, events: Iterable[LedgerEvent]) -> Versioned | None:
+    def _project(
+        self, known: Versioned | None, events: Iterable[LedgerEvent | Seed]
+    ) -> Versioned | None:
         """The library's projector function: several times faster than its default one."""
         state = None if known is None else known.state
-        last: LedgerEvent | None = None
+        last: LedgerEvent | Seed | None = None
         for last in events:
-            state = self._evolve(state, last.event)
+            state = last.state if isinstance(last, Seed) else self._evolve(state, last.event)
         if last is None:
             return known
         return Versioned(AggregateId(last.originator_id.bytes), last.originator_version, state)
@@ -177,7 +214,18 @@ class LedgerApplication(Application[UUID]):
     def forget(self) -> None:
         """Drop every cached state, since they may be of a history that did not happen."""
         # The library's LRUCache.clear() leaves its entries in place, so there is a new cache.
+        self._seeds = Seeds()
         self._repository = self.construct_repository()
+
+    def held(self) -> list[Versioned]:
+        """The states in memory, for a snapshot: of committed steps, by their versions."""
+        cache: Any = self.repository.cache
+        cached = {} if cache is None else {k: link[3] for k, link in cache.cache.items()}
+        return [*cached.values(), *self._seeds.waiting.values()]
+
+    def seed(self, states: Iterable[Versioned]) -> None:
+        """Take states of a snapshot of this ledger; each is brought up to date when asked for."""
+        self._seeds.waiting.update((UUID(bytes=each.id), each) for each in states)
 
     def cached(self) -> Mapping[UUID, Any]:
         """The cache's entries, for tests and figures."""

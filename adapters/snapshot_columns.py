@@ -41,6 +41,7 @@ _NAMES: Final = {kind: name for name, kind in _CONTAINERS.items()}
 #: What cannot be made empty and filled later: it is made before anything points at it.
 _MADE_LATER: Final = frozenset((np.ndarray, deque, frozenset))
 _DTYPES: Final = frozenset(("<i8", "<i4", "<u8", "<u4", "|u1", "|i1", "|b1", "<i2", "<u2"))
+_VALUES: Final = (tuple, int, bytes, str)
 _EXHAUST: Final = deque[Any](maxlen=0)
 
 
@@ -157,7 +158,9 @@ class _Packing:
     def _numbers(self, kind: type[Any], objects: Sequence[Any]) -> list[int]:
         table = self._tables.get(kind)
         if table is None:
-            if kind not in _NAMES and (not _ours(kind) or issubclass(kind, (tuple, int, bytes, str))):
+            if kind not in _NAMES and (
+                not _ours(kind) or issubclass(kind, (tuple, int, bytes, str))
+            ):
                 raise CannotPack(f"{class_name(kind)} is nothing that a snapshot can hold")
             self._order[kind] = len(self._tables)
             table = self._tables[kind] = _Table()
@@ -197,8 +200,7 @@ class _Packing:
         slots = [name for name in slots_of(kind) if name not in skip]
         columns: list[tuple[str, list[Any]]] = []
         try:
-            for name in slots:
-                columns.append((name, list(map(operator.attrgetter(name), objects))))
+            columns += [(name, list(map(operator.attrgetter(name), objects))) for name in slots]
         except AttributeError as error:
             raise CannotPack(f"{class_name(kind)}: {error}") from error
         if hasattr(objects[0], "__dict__"):
@@ -457,7 +459,7 @@ class _Unpacking:
             if kind is np.ndarray:
                 made = [_array_of(chunk.block()) for _ in range(count)]
             elif kind is deque:
-                made = [deque((), most) for most in self.column(chunk.block())]
+                made = [deque(maxlen=most) for most in self.column(chunk.block())]
             else:
                 made = list(map(frozenset, self._items(chunk)))
             table[at : at + count] = made

@@ -73,9 +73,7 @@ def parts_of(processor: Processor) -> dict[str, Any]:
     return found
 
 
-def remember(
-    processor: Processor, where: Mapping[str, Any], states: Sequence[Versioned]
-) -> bytes:
+def remember(processor: Processor, where: Mapping[str, Any], states: Sequence[Versioned]) -> bytes:
     """A processor between two steps, as bytes. Raises ``CannotPack``."""
     return pack(
         {"where": dict(where), "states": list(states)},

@@ -8,35 +8,30 @@ its last commit, exactly the inputs that it has consumed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from adapters.worker_told import Told
-from domain.chain import ChainReader, Counted, LedgerStopped
-from domain.codec import Codec
-from domain.commit import (
-    LEDGER_TOPICS,
-    NO_HASH,
-    CommitBody,
-    CommitHeader,
-    InputRun,
-    Ledger,
-    RunDigest,
-    body_of,
-    parse,
+from adapters.worker_reading import (
+    READ_BYTES,
+    Reading,
+    Run,
+    learn_noise,
+    new_chain,
+    resume,
 )
+from adapters.worker_stores import HeldStates, OwnCommits, OwnLedger, Snapshots
+from adapters.worker_told import Told
+from domain.chain import Counted, LedgerStopped
+from domain.codec import Codec
+from domain.commit import LEDGER_TOPICS, CommitBody, InputRun, Ledger
 from domain.figures import Figures
-from domain.ids import Hash32, PublicKey
 from domain.invariant import invariant
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
 from domain.ports import Fetched, Log, LogRecord, LogTruncated
 from domain.processor import (
-    DictStates,
-    Emitted,
     ForeignCommit,
     Processor,
-    Source,
     States,
     Unit,
     Versioned,
@@ -46,8 +41,6 @@ from domain.processor import (
 )
 from domain.signed import Verifier
 
-READ_BYTES: Final = 4 * 1024 * 1024
-NOISE_LOOKBACK: Final = 512
 CLOCK_SKEW_US: Final = 300 * 1_000_000
 
 
@@ -55,136 +48,13 @@ class ClockBehind(Exception):
     """The log's append times are ahead of this machine's clock: an operating guard, no rule."""
 
 
-class OwnLedger(States, Protocol):
-    """The store of a processor's own ledger; ``LedgerApplication`` is the one."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What the last recovery did: figures for those who watch a worker."""
 
-    @property
-    def lost(self) -> tuple[type[Exception], ...]:
-        """What ``commit`` raises when another commit counts at the height."""
-        ...
-
-    def commit(
-        self,
-        events: Sequence[Emitted],
-        states: Sequence[Versioned],
-        header: CommitHeader,
-        *,
-        height: int,
-    ) -> Any:
-        """Record one step as the commit of ``height``; raises one of ``lost`` or a log error."""
-        ...
-
-    def forget(self) -> None:
-        """Drop cached states."""
-        ...
-
-
-class HeldStates(DictStates):
-    """An own ledger whose few, hot aggregates are all held in memory: a metering shard's.
-
-    Folding an aggregate's events on first touch would read every accepted batch there ever was.
-    """
-
-    def __init__(self, own: OwnLedger) -> None:
-        """Hold the states of ``own``, which records."""
-        super().__init__()
-        self._own = own
-        self.lost: tuple[type[Exception], ...] = own.lost
-
-    def commit(
-        self,
-        events: Sequence[Emitted],
-        states: Sequence[Versioned],
-        header: CommitHeader,
-        *,
-        height: int,
-    ) -> Any:
-        """Record, then hold the states."""
-        said = self._own.commit(events, (), header, height=height)
-        self.keep(states)
-        return said
-
-    def forget(self) -> None:
-        """Drop all states; recovery brings them back."""
-        self.all.clear()
-        self._own.forget()
-
-
-class Closing(Protocol):
-    """Something to be closed."""
-
-    def close(self) -> None:
-        """Release it."""
-        ...
-
-
-class OwnCommits(Protocol):
-    """The commits of the own ledger, by the reader rule; ``LedgerPartition`` is the one."""
-
-    @property
-    def index(self) -> Closing:
-        """The droppable index."""
-        ...
-
-    @property
-    def noise_count(self) -> int:
-        """Records that did not count, as far as this reader has read."""
-        ...
-
-    @property
-    def written_bytes(self) -> int:
-        """Length of all commits that this writer has appended."""
-        ...
-
-    def catch_up(self) -> Any:
-        """Read what the log has and is not known yet."""
-        ...
-
-    def head(self) -> Any:
-        """Where the ledger stands: has ``height``."""
-        ...
-
-    def commits(self, from_height: int = 0) -> Iterator[Counted]:
-        """Counting records in order."""
-        ...
-
-
-@dataclass(slots=True)
-class _Reading:
-    """Where a source is read: next offset, and of a record that is partly done the items."""
-
-    source: Source
-    next_offset: int = 0
-    items_done: int = -1
-    chain: ChainReader | None = None
-
-
-@dataclass(slots=True)
-class _Run:
-    """An input run in the making."""
-
-    reading: _Reading
-    first: int
-    next: int
-    count: int = 0
-    digest: RunDigest = field(default_factory=RunDigest)
-    height: int = -1
-    hash: bytes = NO_HASH
-    items_done: int = -1
-
-    def made(self) -> InputRun:
-        """The run as recorded."""
-        return InputRun(
-            topic=self.reading.source.topic,
-            partition=self.reading.source.partition,
-            first=self.first,
-            next=self.next,
-            count=self.count,
-            digest=self.digest.digest(),
-            height=self.height,
-            hash=Hash32(self.hash),
-            items_done=self.items_done,
-        )
+    snapshot_height: int  # -1: there was none that fits
+    folded: int
+    seconds: float
 
 
 class Worker:
@@ -204,14 +74,15 @@ class Worker:
         clock_us: Callable[[], int] | None = None,
         cut: Callable[[Unit], bool] = full,
         figures: Figures | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
         """Work with what the composition root gives; nothing is read before the first turn.
 
         ``wanted`` names the schema numbers that this processor learns from a foreign ledger.
         ``clock_us`` is given where time is the broker's: it guards against a clock gone wrong.
         ``cut`` says after each item whether the step ends there; no rule may see where it does. A
-        step that activates rules ends in any case. ``figures`` is told how the
-        work goes.
+        step that activates rules ends in any case. ``figures`` is told how the work goes. Without
+        ``snapshots`` a recovery folds the whole ledger; it ends in the same state.
         """
         self._make = make
         self._own = own
@@ -224,13 +95,15 @@ class Worker:
         self._clock_us = clock_us
         self._cut: Callable[[Unit], bool] = lambda unit: self.processor.step_ends or cut(unit)
         self._told = Told(figures, log, clock_us)
+        self._snapshots = snapshots
         self._height = -1
-        self._runs: list[_Run] = []
-        self._readings: list[_Reading] = []
+        self._runs: list[Run] = []
+        self._readings: list[Reading] = []
         self._recovered = False
         self.processor: Processor = make(own)
         self.commits = 0
         self.lost_races = 0
+        self.recovery: Recovery | None = None
 
     # Turns
 
@@ -249,6 +122,8 @@ class Worker:
                 self._read(reading, wait_s if reading is self._readings[0] else 0.0)
             self._commit_if_due()
             self._tell_noise()
+            if self._snapshots is not None and self.commits != before and self._snapshots.due():
+                self._remember(self._snapshots)
         except Exception as error:
             # Whatever it was, what this step decided is not on the ledger, or not known to be.
             self._recovered = False
@@ -276,59 +151,126 @@ class Worker:
         if self._runs:
             self._commit()
 
-    def _reading(self, topic: str, partition: int) -> _Reading:
+    def _reading(self, topic: str, partition: int) -> Reading:
         return next(
             r for r in self._readings if (r.source.topic, r.source.partition) == (topic, partition)
         )
 
     def close(self) -> None:
         """Release the ledger's index; the log belongs to the caller."""
+        if self._snapshots is not None:
+            self._snapshots.close()
         self._commits.index.close()
 
+    def rest(self) -> None:
+        """Commit what was consumed and leave a snapshot, if there is one worth while."""
+        snapshots = self._snapshots
+        if snapshots is not None and self._recovered and snapshots.worthwhile():
+            self.commit_now()
+            self._remember(snapshots)
+
     def recover(self) -> None:
-        """Fold the own ledger from its first commit, and stand where its last commit says."""
+        """Stand where the last commit of the own ledger says: from a snapshot, or its first one."""
         began_ns = time.perf_counter_ns()
         self._own.forget()
-        processor = self._make(self._own)
-        self.processor = processor
         self._runs = []
-        self._readings = [_Reading(source) for source in processor.sources()]
+        before = self._recall()
         keep = self._own.keep if isinstance(self._own, HeldStates) else None
-        by_place = {(r.source.topic, r.source.partition): r for r in self._readings}
         last: dict[tuple[str, int], InputRun] = {}
-        self._commits.catch_up()
-        self._height = -1
-        for counted in self._commits.commits(0):
-            parts = counted.parts()
-            if parts is None:
-                raise LedgerStopped(
-                    "corrupt",
-                    processor.ledger,
-                    processor.shard,
-                    counted.offset,
-                    "the bulk does not hash as the envelope says",
-                    height=counted.envelope.height,
-                )
-            body = self._codec.decode(CommitBody, counted.body)
-            processor.adopt(body, parts, keep)
-            self._height = counted.envelope.height
-            for run in body.runs:
-                known = last.get((run.topic, run.partition))
-                if run.height < 0 and known is not None and known.height >= 0:
-                    run = _with_height(run, known)
-                last[run.topic, run.partition] = run
-        for place, run in last.items():
-            reading = by_place[place]
-            reading.next_offset = run.next
-            reading.items_done = run.items_done
+        folded = 0
+        for counted in self._commits.commits(self._height + 1):
+            self._adopt(counted, keep, last)
+            folded += 1
         for reading in self._readings:
-            if reading.source.ledger is not None:
-                at = last.get((reading.source.topic, reading.source.partition))
-                self._resume_chain(reading, at)
-        self._told.recovered(commits=self._height + 1, began_ns=began_ns)
+            run = last.get((reading.source.topic, reading.source.partition))
+            if run is not None:
+                self._stand_after(reading, run)
+        self._told.recovered(commits=folded, began_ns=began_ns)
+        self.recovery = Recovery(
+            snapshot_height=before,
+            folded=folded,
+            seconds=(time.perf_counter_ns() - began_ns) / 1e9,
+        )
         if self._height < 0:
             self._begin_ledger()
         self._recovered = True
+
+    def _recall(self) -> int:
+        """Remember a snapshot, or nothing; the height at which it was made, or -1."""
+        found = None
+        if self._snapshots is not None:
+            found = self._snapshots.recall(lambda: self._make(self._own), self._stands)
+        self.processor = processor = self._make(self._own) if found is None else found[0]
+        self._readings = [Reading(source) for source in processor.sources()]
+        for reading in self._readings:
+            if reading.source.ledger is not None:
+                reading.chain = new_chain(
+                    reading.source, processor.genesis, processor.genesis_hash, self._verify
+                )
+        if found is None:
+            self._commits.whole()
+            self._height = -1
+            return -1
+        _, recalled = found
+        self._own.seed(recalled.states)
+        for reading, standing in zip(self._readings, recalled.where["sources"], strict=True):
+            reading.stand(standing)
+        self._height = recalled.where["head"]["height"]
+        return self._height
+
+    def _stands(self, where: Mapping[str, Any]) -> bool:
+        sources = [(source.topic, source.partition) for source in self.processor.sources()]
+        return [
+            (topic, partition) for topic, partition, *_ in where["sources"]
+        ] == sources and self._commits.stand(where["head"])
+
+    def _remember(self, snapshots: Snapshots) -> None:
+        """Take a snapshot as of the last commit, unless that ended inside a record."""
+        if self._runs or any(reading.items_done >= 0 for reading in self._readings):
+            return
+        where: dict[str, Any] = {
+            "head": dict(self._commits.standing()),
+            "sources": [reading.standing() for reading in self._readings],
+        }
+        if where["head"]["height"] == self._height:
+            snapshots.take(self.processor, where, self._own.held())
+
+    def _adopt(
+        self,
+        counted: Counted,
+        keep: Callable[[Sequence[Versioned]], None] | None,
+        last: dict[tuple[str, int], InputRun],
+    ) -> None:
+        processor = self.processor
+        parts = counted.parts()
+        if parts is None:
+            raise LedgerStopped(
+                "corrupt",
+                processor.ledger,
+                processor.shard,
+                counted.offset,
+                "the bulk does not hash as the envelope says",
+                height=counted.envelope.height,
+            )
+        body = self._codec.decode(CommitBody, counted.body)
+        processor.adopt(body, parts, keep)
+        self._height = counted.envelope.height
+        if self._snapshots is not None:
+            self._snapshots.committed(len(body.events), sum(len(part.data) for part in parts))
+        for run in body.runs:
+            known = last.get((run.topic, run.partition))
+            if run.height < 0 and known is not None and known.height >= 0:
+                run = _with_height(run, known)
+            last[run.topic, run.partition] = run
+
+    def _stand_after(self, reading: Reading, run: InputRun) -> None:
+        """Stand where a run ended; a foreign ledger's last commit in it is known again."""
+        reading.next_offset, reading.items_done = run.next, run.items_done
+        reading.noise_known = reading.chain is None
+        if run.height >= 0:
+            self.processor.resume(
+                self._foreign(reading, resume(self._fetch, reading, run, self._name()))
+            )
 
     def _begin_ledger(self) -> None:
         processor = self.processor
@@ -339,68 +281,9 @@ class Worker:
         processor.emit(LEDGER_ID, GenesisRecorded(at_us=start, genesis=processor.genesis))
         self._commit()
 
-    def _resume_chain(self, reading: _Reading, run: InputRun | None) -> None:
-        """Stand in a foreign ledger where the last run over it ended, noise near it included."""
-        source = reading.source
-        invariant(source.ledger is not None, "a chain is of a ledger")
-        assert source.ledger is not None
-        genesis = self.processor.genesis
-        reading.chain = ChainReader(
-            genesis=self.processor.genesis_hash,
-            ledger=source.ledger,
-            shard=source.partition,
-            writer=writer_of(genesis, source.ledger),
-            verify=self._verify,
-        )
-        if run is None or run.height < 0:
-            return
-        low = max(run.next - NOISE_LOOKBACK, 0)
-        while True:
-            near = {
-                envelope.hash(): (record, envelope)
-                for record in self._range(reading, low, run.next)
-                if (envelope := parse(record.value)) is not None
-            }
-            if run.hash in near or low == 0:
-                break
-            low = max(low - NOISE_LOOKBACK, 0)
-        if run.hash not in near:
-            raise LedgerStopped(
-                "truncated",
-                source.ledger,
-                source.partition,
-                run.next,
-                f"the commit that {self._name()} has consumed is not on the log",
-                height=run.height,
-            )
-        chain: set[bytes] = set()
-        at: bytes = run.hash
-        while at in near:
-            chain.add(at)
-            at = near[at][1].previous
-        # The key may have been rotated since the genesis.
-        writers = {near[digest][1].writer for digest in chain}
-        noise = {
-            digest: envelope.height
-            for digest, (_, envelope) in near.items()
-            if digest not in chain
-            and envelope.writer in writers
-            and self._verify(envelope.writer, envelope.unsigned(), envelope.signature)
-        }
-        reading.chain.resume(run.height, run.hash, noise)
-        head, envelope = near[run.hash]
-        reading.chain.writer = PublicKey(envelope.writer)
-        counted = Counted(
-            head.offset,
-            head.time_us,
-            envelope,
-            run.hash,
-            body_of(head.value, envelope),
-            head.value,
-        )
-        self.processor.resume(self._foreign(reading, counted))
+    # Reading
 
-    def _fetch(self, reading: _Reading, offset: int, wait_s: float) -> Fetched:
+    def _fetch(self, reading: Reading, offset: int, wait_s: float = 0.0) -> Fetched:
         """Read a source. Raises ``LedgerStopped`` where what was consumed of it is gone."""
         source, processor, chain = reading.source, self.processor, reading.chain
         try:
@@ -417,19 +300,7 @@ class Worker:
     def _name(self) -> str:
         return f"{LEDGER_TOPICS[self.processor.ledger]}[{self.processor.shard}]"
 
-    def _range(self, reading: _Reading, first: int, next: int) -> Iterator[LogRecord]:
-        while first < next:
-            fetched = self._fetch(reading, first, 0.0)
-            if fetched.next_offset == first:
-                return
-            for record in fetched.records:
-                if record.offset < next:
-                    yield record
-            first = fetched.next_offset
-
-    # Reading
-
-    def _read(self, reading: _Reading, wait_s: float) -> None:
+    def _read(self, reading: Reading, wait_s: float) -> None:
         source = reading.source
         while True:
             fetched = self._fetch(reading, reading.next_offset, wait_s)
@@ -458,7 +329,7 @@ class Worker:
                 "set the clock right and start again"
             )
 
-    def _feed_external(self, reading: _Reading, records: Sequence[LogRecord]) -> None:
+    def _feed_external(self, reading: Reading, records: Sequence[LogRecord]) -> None:
         fed = 0
         while fed < len(records):
             rest = records[fed:] if fed else records
@@ -478,11 +349,17 @@ class Worker:
                     self._consumed(reading, rest[done].offset, items_done=before + items or -1)
                 self._commit()
 
-    def _feed_foreign(self, reading: _Reading, record: LogRecord) -> None:
+    def _feed_foreign(self, reading: Reading, record: LogRecord) -> None:
         chain = reading.chain
         invariant(chain is not None, "a foreign ledger is read by its chain")
         assert chain is not None
-        counted = chain.judge(record)
+        try:
+            counted = chain.judge(record)
+        except LedgerStopped as stopped:
+            if stopped.name != "fork" or reading.noise_known:
+                raise
+            learn_noise(self._fetch, reading, self._verify, record.offset)
+            counted = chain.judge(record)
         if not isinstance(counted, Counted):
             self._take(reading, record)
             return
@@ -501,7 +378,7 @@ class Worker:
         reading.items_done = -1
         self._take(reading, record, counted)
 
-    def _foreign(self, reading: _Reading, counted: Counted) -> ForeignCommit:
+    def _foreign(self, reading: Reading, counted: Counted) -> ForeignCommit:
         ledger = reading.source.ledger
         assert ledger is not None
         body = self._codec.decode(CommitBody, counted.body)
@@ -521,12 +398,12 @@ class Worker:
 
     # Runs
 
-    def _run_of(self, reading: _Reading) -> _Run:
+    def _run_of(self, reading: Reading) -> Run:
         if not self._runs or self._runs[-1].reading is not reading:
-            self._runs.append(_Run(reading, reading.next_offset, reading.next_offset))
+            self._runs.append(Run(reading, reading.next_offset, reading.next_offset))
         return self._runs[-1]
 
-    def _take(self, reading: _Reading, record: LogRecord, counted: Counted | None = None) -> None:
+    def _take(self, reading: Reading, record: LogRecord, counted: Counted | None = None) -> None:
         """A record is consumed: it belongs to the current run."""
         run = self._run_of(reading)
         run.count += 1
@@ -536,7 +413,7 @@ class Worker:
         if counted is not None:
             run.height, run.hash = counted.envelope.height, counted.hash
 
-    def _consumed(self, reading: _Reading, next_offset: int, items_done: int = -1) -> None:
+    def _consumed(self, reading: Reading, next_offset: int, items_done: int = -1) -> None:
         """The position moved without a record, or into one."""
         if next_offset == reading.next_offset and items_done < 0:
             return
@@ -578,6 +455,8 @@ class Worker:
         self.commits += 1
         size_bytes = self._commits.written_bytes - before
         self._told.committed(processor.unit, size_bytes=size_bytes, began_ns=began_ns)
+        if self._snapshots is not None:
+            self._snapshots.committed(len(processor.unit.events), processor.unit.bulk_bytes)
         self._runs = []
         processor.begin()
 
@@ -585,14 +464,3 @@ class Worker:
 def _with_height(run: InputRun, known: InputRun) -> InputRun:
     """A later run that saw only noise: the last counting commit is still the earlier run's."""
     return replace(run, height=known.height, hash=known.hash)
-
-
-def writer_of(genesis: Any, ledger: Ledger) -> PublicKey:
-    """The key that the genesis lets write a ledger."""
-    match ledger:
-        case Ledger.MARKET:
-            return PublicKey(genesis.market_writer)
-        case Ledger.METERING:
-            return PublicKey(genesis.metering_writer)
-        case Ledger.SETTLEMENT:
-            return PublicKey(genesis.settlement_writer)

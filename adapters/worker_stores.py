@@ -1,0 +1,178 @@
+"""What a worker needs of its own ledger: a store of states, the commits, and snapshots of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from domain.chain import Counted
+from domain.commit import CommitHeader
+from domain.processor import DictStates, Emitted, Processor, States, Versioned
+
+
+class OwnLedger(States, Protocol):
+    """The store of a processor's own ledger; ``LedgerApplication`` is the one."""
+
+    @property
+    def lost(self) -> tuple[type[Exception], ...]:
+        """What ``commit`` raises when another commit counts at the height."""
+        ...
+
+    def commit(
+        self,
+        events: Sequence[Emitted],
+        states: Sequence[Versioned],
+        header: CommitHeader,
+        *,
+        height: int,
+    ) -> Any:
+        """Record one step as the commit of ``height``; raises one of ``lost`` or a log error."""
+        ...
+
+    def forget(self) -> None:
+        """Drop cached states."""
+        ...
+
+    def held(self) -> Sequence[Versioned]:
+        """The states in memory, for a snapshot: of committed steps, by their versions."""
+        ...
+
+    def seed(self, states: Sequence[Versioned]) -> None:
+        """Take the states of a snapshot of this ledger."""
+        ...
+
+
+class HeldStates(DictStates):
+    """An own ledger whose few, hot aggregates are all held in memory: a metering shard's.
+
+    Folding an aggregate's events on first touch would read every accepted batch there ever was.
+    """
+
+    def __init__(self, own: OwnLedger) -> None:
+        """Hold the states of ``own``, which records."""
+        super().__init__()
+        self._own = own
+        self.lost: tuple[type[Exception], ...] = own.lost
+
+    def commit(
+        self,
+        events: Sequence[Emitted],
+        states: Sequence[Versioned],
+        header: CommitHeader,
+        *,
+        height: int,
+    ) -> Any:
+        """Record, then hold the states."""
+        said = self._own.commit(events, (), header, height=height)
+        self.keep(states)
+        return said
+
+    def forget(self) -> None:
+        """Drop all states; recovery brings them back."""
+        self.all.clear()
+        self._own.forget()
+
+    def held(self) -> Sequence[Versioned]:
+        """All states."""
+        return list(self.all.values())
+
+    def seed(self, states: Sequence[Versioned]) -> None:
+        """Hold the states of a snapshot; the fold of what came after it goes on from them."""
+        self.keep(states)
+
+
+class Closing(Protocol):
+    """Something to be closed."""
+
+    def close(self) -> None:
+        """Release it."""
+        ...
+
+
+class OwnCommits(Protocol):
+    """The commits of the own ledger, by the reader rule; ``LedgerPartition`` is the one."""
+
+    @property
+    def index(self) -> Closing:
+        """The droppable index."""
+        ...
+
+    @property
+    def noise_count(self) -> int:
+        """Records that did not count, as far as this reader has read."""
+        ...
+
+    @property
+    def written_bytes(self) -> int:
+        """Length of all commits that this writer has appended."""
+        ...
+
+    def catch_up(self) -> Any:
+        """Read what the log has and is not known yet."""
+        ...
+
+    def head(self) -> Any:
+        """Where the ledger stands: has ``height``."""
+        ...
+
+    def commits(self, from_height: int = 0) -> Iterator[Counted]:
+        """Counting records in order."""
+        ...
+
+    def standing(self) -> Mapping[str, Any]:
+        """Where the ledger stands, noise included, as plain values."""
+        ...
+
+    def stand(self, at: Mapping[str, Any]) -> bool:
+        """Whether the ledger has the commit at which somebody stood; catches up."""
+        ...
+
+    def whole(self) -> None:
+        """Let the index begin at the first commit, and catch up."""
+        ...
+
+
+class Recalled(Protocol):
+    """What a snapshot holds beside the processor's memory."""
+
+    @property
+    def where(self) -> Mapping[str, Any]:
+        """Where the ledger stood, and how far each source was read."""
+        ...
+
+    @property
+    def states(self) -> Sequence[Versioned]:
+        """States of aggregates."""
+        ...
+
+
+class Snapshots(Protocol):
+    """A worker's snapshots: disposable, and never needed. ``SnapshotKeeper`` is the one."""
+
+    def recall(
+        self, make: Callable[[], Processor], stands: Callable[[Mapping[str, Any]], bool]
+    ) -> tuple[Processor, Recalled] | None:
+        """A processor that remembers the newest snapshot that fits, or None."""
+        ...
+
+    def committed(self, events: int, bulk_bytes: int) -> None:
+        """A commit was made, or folded at recovery."""
+        ...
+
+    def due(self) -> bool:
+        """Whether it is time for another one."""
+        ...
+
+    def worthwhile(self) -> bool:
+        """Whether a worker that stops should leave one."""
+        ...
+
+    def take(
+        self, processor: Processor, where: Mapping[str, Any], states: Sequence[Versioned]
+    ) -> None:
+        """Remember a processor as of its last commit; what is slow happens in the background."""
+        ...
+
+    def close(self) -> None:
+        """Wait until what was taken is written."""
+        ...

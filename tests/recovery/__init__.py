@@ -1,0 +1,1 @@
+"""Recovery: snapshots, restarts, and who works a shard."""

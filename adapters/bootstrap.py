@@ -32,6 +32,7 @@ from adapters.eventsourcing_recorder import LedgerRecorder
 from adapters.evm_rpc import keccak
 from adapters.fastavro_witness import FastavroWitness
 from adapters.ledger_application import LedgerApplication
+from adapters.settings import SnapshotSettings
 from adapters.snapshot_keeper import SnapshotKeeper, SnapshotPolicy
 from adapters.worker import Worker
 from adapters.worker_reading import writer_of
@@ -376,6 +377,31 @@ def snapshots_of(
         signer=signer,
         verify=verify,
         policy=policy,
+        say=say,
+    )
+
+
+def snapshots_by(
+    settings: SnapshotSettings,
+    network: Network,
+    ledger: Ledger,
+    shard: int,
+    *,
+    signer: Signer,
+    say: Callable[[str], None],
+) -> SnapshotKeeper | None:
+    """The snapshots of one worker as the settings want them; None where they want none."""
+    if not settings.events:
+        return None
+    return snapshots_of(
+        network,
+        ledger,
+        shard,
+        folder=settings.folder,
+        signer=signer,
+        policy=SnapshotPolicy(
+            events=settings.events, bulk_bytes=settings.bulk_bytes, seconds=settings.seconds
+        ),
         say=say,
     )
 

@@ -48,6 +48,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "network": Entry("cli_network", "app", "Describe a network of processes; change its rules."),
     "topics": Entry("cli_roles", "topics", "Create and check the topics on Kafka."),
     "work": Entry("cli_roles", "work", "Run processors of a network."),
+    "snapshots": Entry("cli_snapshots", "app", "List and drop snapshots of processors."),
     "serve": Entry("cli_roles", "serve", "Follow the ledgers and serve the query API."),
     "clock": Entry("cli_roles", "clock", "Tick every second to every partition."),
     "watch": Entry("cli_roles", "watch", "Sign what is final in the vault on the L1."),

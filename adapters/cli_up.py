@@ -58,6 +58,7 @@ def up(
         shards=wanted.shards,
         parameters=wanted.parameters,
         ready=lambda made: _ready(made, as_json),
+        say=noted,
     )
     if not as_json:
         said("Stopped. Start it again with the same command.")

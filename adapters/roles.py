@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Final
 from adapters import key_files, roles_genesis
 from adapters.actor import Actor
 from adapters.avro_codec import AvroCodec
-from adapters.bootstrap import Network, worker
+from adapters.bootstrap import Network, snapshots_by, worker
 from adapters.ed25519 import Signer
 from adapters.embedded import create_topics
 from adapters.eventsourcing_index import Depth
 from adapters.l1_turns import SenderTurn, WatcherTurn
 from adapters.roles_clock import TICK_US, Clock, now_us
 from adapters.settings import ChainKind, ChainSettings, LogKind, Settings, SettingsInvalid
+from adapters.worker import Worker
 from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
 from domain.ids import Address, Hash32, PublicKey
 from domain.l1 import BlockHash, FinalityPolicy, L1Config, L1Error, L1Position, Tagged
@@ -195,6 +196,15 @@ def together(
         future.result()
 
 
+def recovered(worker: Worker) -> str:
+    """How a worker came to stand where it stands, as the end of a sentence."""
+    found = worker.recovery
+    if found is None or found.snapshot_height + found.folded < 0:
+        return ""
+    base = "" if found.snapshot_height < 0 else f"the snapshot at {found.snapshot_height} and "
+    return f", after {base}{found.folded} commits in {found.seconds:.1f} s"
+
+
 # The roles
 
 
@@ -226,11 +236,20 @@ def work(
                     topics=network.bound_topics(log),
                     clock_us=now_us,
                     figures=None if metrics is None else metrics.of(ledger, shard),
+                    snapshots=snapshots_by(
+                        deployment.settings.snapshots,
+                        network,
+                        ledger,
+                        shard,
+                        signer=signer,
+                        say=say,
+                    ),
                 )
                 stack.callback(made.close)
                 made.recover()
-                say(f"{ledger.name.lower()} {shard} works.")
+                say(f"{ledger.name.lower()} {shard} works{recovered(made)}.")
                 take_turns(lambda: made.turn(wait_s=_WAIT_S), stop, say)
+                made.rest()
 
         return body
 

@@ -72,6 +72,16 @@ class ChainSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotSettings:
+    """Where processors leave snapshots, and after how much work; 0 events: never."""
+
+    folder: Path
+    events: int
+    bulk_bytes: int
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """A network as one deployment runs it."""
 
@@ -87,6 +97,7 @@ class Settings:
     evm_key: Path | None
     passphrase_file: Path | None
     index: Path
+    snapshots: SnapshotSettings
 
     @property
     def folder(self) -> Path:
@@ -203,6 +214,12 @@ def load(path: Path) -> Settings:
     chain = _chain(root.table("l1"))
     work = root.table("work")
     index = work.path("index", "index")
+    snapshots = SnapshotSettings(
+        folder=work.path("snapshots", "snapshots"),
+        events=work.number("snapshot_events", 0, 10**9, 50_000),
+        bulk_bytes=work.number("snapshot_mib", 1, 10**6, 128) * 1024 * 1024,
+        seconds=work.number("snapshot_seconds", 1, 10**6, 300),
+    )
     work.done()
     keys = root.table("keys")
     evm = keys.text("evm", "") or None
@@ -223,6 +240,7 @@ def load(path: Path) -> Settings:
         evm_key=None if evm is None else path.parent / evm,
         passphrase_file=None if passphrase is None else path.parent / passphrase,
         index=index,
+        snapshots=snapshots,
     )
 
 

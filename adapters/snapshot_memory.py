@@ -14,7 +14,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from adapters.snapshot_columns import CannotUnpack, Skipped, pack, skipped_of, unpack
+from adapters.snapshot_columns import CannotUnpack, Skipped, skipped_of
+from adapters.snapshot_pack import pack
+from adapters.snapshot_unpack import unpack
 from domain.metering import Metering
 from domain.processor import Processor, Versioned
 from domain.readings_columns import ColumnReadings
@@ -103,6 +105,6 @@ def code_fingerprint() -> bytes:
         for file in sorted(files(package).iterdir(), key=lambda each: each.name):
             if file.name.endswith(".py"):
                 digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    for name in ("snapshot_columns.py", "snapshot_memory.py"):
-        digest.update((files("adapters") / name).read_bytes() + b"\0")
+    for name in ("columns", "pack", "unpack", "memory"):
+        digest.update((files("adapters") / f"snapshot_{name}.py").read_bytes() + b"\0")
     return digest.digest()

@@ -78,6 +78,7 @@ def run(
     shards: int,
     parameters: Parameters,
     ready: Callable[[Up], None],
+    say: Callable[[str], None],
 ) -> None:
     """Make the network at the first start, run it, return when it was told to stop.
 
@@ -114,7 +115,9 @@ def run(
         engine_log = log()
         create_topics(network, SqliteTopics(engine_log))
         engine = stack.enter_context(
-            closing(Engine(folder, network, keys, engine_log, chain, metrics))
+            closing(
+                Engine(folder, network, keys, engine_log, chain, metrics, settings.snapshots, say)
+            )
         )
         engine.recover()
         read_model = stack.enter_context(closing(ReadModel(settings.read_model)))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from adapters.actor import Actor
-from adapters.bootstrap import Network, worker
+from adapters.bootstrap import Network, snapshots_by, worker
 from adapters.ed25519 import Signer
 from adapters.embedded import SystemKeys
 from adapters.eventsourcing_index import Depth
@@ -22,6 +22,7 @@ from adapters.evm_sender import EvmSender, FeePolicy
 from adapters.l1_turns import SenderTurn, WatcherTurn
 from adapters.metrics import Metrics
 from adapters.roles_clock import Clock, now_us
+from adapters.settings import SnapshotSettings
 from adapters.sqlite_log import SqliteLog
 from adapters.up_folder import Folder
 from adapters.worker import Worker
@@ -45,6 +46,8 @@ class Engine:
         log: SqliteLog,
         chain: EmbeddedChain,
         metrics: Metrics,
+        snapshots: SnapshotSettings,
+        say: Callable[[str], None],
     ) -> None:
         """Put it together; ``log`` is used by the thread of ``run`` alone."""
         self._log = log
@@ -67,6 +70,9 @@ class Engine:
                 topics=topics,
                 clock_us=now_us,
                 figures=metrics.of(ledger, shard),
+                snapshots=snapshots_by(
+                    snapshots, network, ledger, shard, signer=signers[ledger], say=say
+                ),
             )
             for ledger, shard in network.ledgers()
         }
@@ -116,6 +122,8 @@ class Engine:
                     self._clock.tick()
             for turn in self._turns:
                 turn()
+        for each in self.workers.values():
+            each.rest()
 
     def close(self) -> None:
         """Release what was opened here."""

@@ -77,7 +77,7 @@ def test_a_worker_recovers_from_its_snapshot_and_folds_only_what_came_after(
     worker.recover()
     found = worker.recovery
     assert found is not None
-    assert found.snapshot_height > 5
+    assert found.snapshot_height > 0
     assert found.folded < 10
     assert not worker.turn(), "everything was consumed: there is nothing to decide"
     worker.close()

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adapters.cli_failures import Asked, Unable
-from adapters.cli_output import Json, commands, document, noted, said
+from adapters.cli_failures import Asked, Failure, Unable, failure_of
+from adapters.cli_output import Json, commands, document, noted, said, table
 
 if TYPE_CHECKING:
     from adapters.metrics import Metrics
     from adapters.roles import Deployment
+    from adapters.roles_check import LedgerFound
     from adapters.up_web import Server
 
 topics = commands()
@@ -144,9 +145,18 @@ def check(
     kafka: Kafka = None,
     genesis: Genesis = None,
     principals: Principals = None,
+    settings_only: Annotated[
+        bool, typer.Option("--settings-only", help="Do not read the ledgers.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check topics and rights; exits 3 where one is missing or weaker than needed."""
+    """Check topics, rights, and by the reader rule every ledger on them.
+
+    A ledger must not fork and must end no earlier than its readers have been: other ledgers, the
+    workers' indexes, the read model, the vault. Records that do not count are told by why. Exits 3
+    where a topic or right is missing or weaker than needed, and where a ledger has a fault with
+    the code that `synor audit` has for it: 10 fork, 11 truncated, 12 corrupt, 13 unknown_version.
+    """
     from adapters import roles, roles_security
 
     deployment = _deployment(network, kafka, genesis)
@@ -154,12 +164,63 @@ def check(
     users = roles_security.principals_of(deployment, principals)
     if users is not None:
         complaints += roles_security.weaker(deployment, users)
-    if complaints:
-        raise Unable(" ".join(complaints), "Change the settings of topics and ACLs on the brokers.")
+    missing = any("does not exist" in each for each in complaints)
+    found = [] if settings_only or missing else roles.look_over(deployment)
+    fault = next((each.fault for each in found if each.fault is not None), None)
+    failure: Failure | None = None
+    if fault is not None:
+        failure = failure_of(fault)
+    elif complaints:
+        remedy = "Change the settings of topics and ACLs on the brokers."
+        failure = Unable(" ".join(complaints), remedy)
     if as_json:
-        document({"complaints": []})
-        return
+        told: dict[str, Any] = {"complaints": complaints, "ledgers": [*map(_ledger, found)]}
+        if failure is not None:
+            told |= {"error": failure.what, "remedy": failure.remedy, "exit": failure.code}
+        document(told)
+        raise typer.Exit(0 if failure is None else failure.code)
+    if found:
+        _show(found)
+    if failure is not None:
+        for each in found:
+            if each.fault is not None and each.fault is not fault:
+                noted(f"synor: {each.fault}")
+        raise failure
     said("Every topic is there, as the ledger needs it.")
+
+
+def _ledger(found: LedgerFound) -> dict[str, Any]:
+    fault = found.fault
+    return {
+        "topic": found.topic,
+        "partition": found.shard,
+        "height": found.height,
+        "end": found.end,
+        "noise": dict(sorted(found.noise.items())),
+        "fault": None
+        if fault is None
+        else {
+            "name": fault.name,
+            "height": fault.height,
+            "offset": fault.offset,
+            "why": fault.why,
+            "remedy": failure_of(fault).remedy,
+        },
+    }
+
+
+def _show(found: Sequence[LedgerFound]) -> None:
+    rows = [
+        (
+            f"{each.topic}[{each.shard}]",
+            f"{each.height:,}",
+            f"{each.end:,}",
+            ", ".join(f"{count:,} {why}" for why, count in sorted(each.noise.items())) or "none",
+            "sound" if each.fault is None else each.fault.name,
+        )
+        for each in found
+    ]
+    table(("ledger", ">height", ">end", "records that do not count", ""), rows)
 
 
 # Processors

@@ -11,11 +11,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from adapters.eventsourcing_opaque import OPAQUE, topic_of
 from domain.commit import RecordedEvent
@@ -324,19 +324,7 @@ class LedgerIndex:
         """Where the index stands, or None where it is empty."""
         with self._using() as db:
             row = db.execute("SELECT * FROM head").fetchone()
-        if row is None:
-            return None
-        _, height, digest, offset, next_offset, time_us, size, edge, writer = row
-        return Head(
-            height=height,
-            hash=digest,
-            offset=offset,
-            next_offset=next_offset,
-            time_us=time_us,
-            size=size,
-            edge=tuple(edge[i : i + _HASH_BYTES] for i in range(0, len(edge), _HASH_BYTES)),
-            writer=writer,
-        )
+        return None if row is None else _head_of(row)
 
     def noise(self) -> dict[bytes, int]:
         """Hashes of noise near the head, with their heights."""
@@ -444,3 +432,31 @@ class LedgerIndex:
     def topic_name(self, number: int) -> str | None:
         """The foreign topic of a (negative) number."""
         return self._names.get(number)
+
+
+def indexed_head(path: Path, identity: bytes) -> Head | None:
+    """Where an index file says that its ledger stands, for whoever only looks.
+
+    None where it is empty, of another ledger, or in the hands of its worker.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True, timeout=0)) as db:
+            (named,) = db.execute("SELECT bytes FROM identity").fetchone()
+            row = db.execute("SELECT * FROM head").fetchone()
+    except sqlite3.Error:
+        return None
+    return None if row is None or not named.startswith(identity) else _head_of(row)
+
+
+def _head_of(row: tuple[Any, ...]) -> Head:
+    _, height, digest, offset, next_offset, time_us, size, edge, writer = row
+    return Head(
+        height=height,
+        hash=digest,
+        offset=offset,
+        next_offset=next_offset,
+        time_us=time_us,
+        size=size,
+        edge=tuple(edge[i : i + _HASH_BYTES] for i in range(0, len(edge), _HASH_BYTES)),
+        writer=writer,
+    )

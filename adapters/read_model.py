@@ -30,6 +30,7 @@ from sqlalchemy import (
     delete,
     event,
     insert,
+    inspect,
     make_url,
     or_,
     select,
@@ -250,6 +251,14 @@ class ReadModel(TrackingRecorder):
                 rows = [{"name": name, "value": value} for name, value in named.items()]
                 connection.execute(insert(META), rows)
             self._rows.forget()
+
+    def is_of(self, genesis: bytes) -> bool:
+        """Whether there are rows of this network; asks only, where ``prepare`` makes tables."""
+        with self.reading() as connection:
+            if not inspect(connection).has_table(META.name):
+                return False
+            chosen = select(META.c.value).where(META.c.name == "genesis")
+            return connection.execute(chosen).scalar() == genesis.hex()
 
     # Positions
 

@@ -33,6 +33,7 @@ from domain.ports import Log, LogError, TopicAdmin
 
 if TYPE_CHECKING:
     from adapters.metrics import Metrics
+    from adapters.roles_check import LedgerFound
     from adapters.up_web import Server
 
 Say = Callable[[str], None]
@@ -356,6 +357,25 @@ def create(deployment: Deployment) -> None:
     """Create every topic that is absent; weaker ones are refused by name."""
     with deployment.topics(ADMIN) as admin:
         create_topics(deployment.network, admin)
+
+
+def look_over(deployment: Deployment) -> Sequence[LedgerFound]:
+    """What stands on every ledger, held against all that remembers it; read as an auditor."""
+    from adapters.roles_check import index_claims, look_over, row_claims
+
+    settings, network = deployment.settings, deployment.network
+    # What is remembered comes first: the log only grows while it is read.
+    claims = [*index_claims(network, settings.index), *row_claims(network, settings.read_model)]
+    anchored = 0
+    if settings.chain.kind is ChainKind.RPC:
+        from adapters.evm_chain import EvmChain
+        from adapters.evm_rpc import Rpc, http_provider
+
+        chain = EvmChain(Rpc(http_provider(settings.chain.url)), deployment.chain_config())
+        anchored = chain.totals().last_epoch
+    with ExitStack() as stack:
+        log = deployment.log(stack, "reader")
+        return look_over(network, log, claims, anchored_epochs=anchored)
 
 
 def check(deployment: Deployment) -> Sequence[str]:

@@ -17,7 +17,7 @@ from typing import Final
 
 from adapters.bootstrap import Network, verify
 from adapters.eventsourcing_index import indexed_head
-from adapters.worker import writer_of
+from adapters.worker_reading import writer_of
 from domain.chain import ChainReader, Counted, LedgerStopped
 from domain.checkpoint import CheckpointMade
 from domain.codec import CodecError

@@ -37,11 +37,11 @@ from domain.invariant import InvariantBroken
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
 from domain.market import Market
 from domain.merkle import MerkleTree
-from domain.ports import Log, LogRecord, LogTruncated
+from domain.ports import Log, LogDamaged, LogRecord, LogTruncated
 from domain.processor import DictStates, Processor, Source, States, decode_commit
 from domain.rules import RulesUnknown
 from domain.signed import Verifier
-from domain.telemetry import INTAKE
+from domain.telemetry import INTAKE, TelemetryAccepted
 from projections.totals import Totals
 
 READ_BYTES: Final = 8 * 1024 * 1024
@@ -55,6 +55,7 @@ EXIT_CODES: Final = {
     "unknown_version": 13,
     "genesis": 14,
     "unknown_rules": 15,
+    "damaged": 16,
     # What a commit says that it has read.
     "run_gap": 20,
     "run_digest": 21,
@@ -108,6 +109,7 @@ class LedgerReport:
     commits: int = 0
     events: int = 0
     inputs: int = 0
+    readings: int = 0
     noise: int = 0
     input_bytes: int = 0
     head: bytes = NO_HASH
@@ -283,6 +285,8 @@ class LedgerAudit:
             self._diverge("corrupt", "body", str(error))
         except LogTruncated as error:
             self._diverge("truncated", "log", str(error))
+        except LogDamaged as error:
+            self._diverge("damaged", "log", str(error))
         if report.commits == 0:
             self._diverge("not_a_ledger", "log", f"{topic} has no commit of this genesis")
 
@@ -327,6 +331,8 @@ class LedgerAudit:
         for emitted in processor.unit.events:
             if isinstance(emitted.event, WriterRotated):
                 self._chain.writer = emitted.event.writer
+            elif isinstance(emitted.event, TelemetryAccepted):
+                self.report.readings += emitted.event.rows
             if self._watch is not None:
                 self._watch(self.report.ledger, self.report.shard, emitted.event)
         processor.begin()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from multiprocessing import get_context
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Event
+from typing import Final
 
 from adapters.audit import Diverged, LedgerReport, Verdict
 from adapters.avro_codec import AvroCodec
@@ -24,6 +28,9 @@ from projections.totals import Totals
 #: Opens the log anew; travels to another process, so it is a function or a ``partial`` of one.
 OpenLog = Callable[[], Log]
 Progress = Callable[[LedgerReport], None]
+#: How often another process says how far it is.
+TELL_EVERY_S: Final = 0.25
+_POLL_S: Final = 0.1
 
 
 def audit_on_cores(
@@ -32,41 +39,78 @@ def audit_on_cores(
     """``bootstrap.audit`` with the shards and settlement in other processes.
 
     The market, which is the longest, stays here. Raises ``Diverged`` at a fault of any ledger;
-    ``progress`` hears of the market commit by commit, and of the others when they are through.
+    ``progress`` hears of the market commit by commit, and of the others a few times a second.
     """
     totals = Totals()
     reports: dict[tuple[Ledger, int], LedgerReport] = {}
     states: dict[tuple[Ledger, int], DictStates] = {}
     genesis = network.codec.encode(network.genesis)
     # A forked child would share open files and threads with its parent; a spawned one has none.
-    with ProcessPoolExecutor(max(jobs - 1, 1), mp_context=get_context("spawn")) as pool:
-        others = [
+    context = get_context("spawn")
+    told: SimpleQueue[LedgerReport] = context.SimpleQueue()
+    stop = context.Event()
+
+    def listen() -> None:
+        while not told.empty():
+            report = told.get()
+            if progress is not None:
+                progress(report)
+
+    with ProcessPoolExecutor(
+        max(jobs - 1, 1), mp_context=context, initializer=_tell_to, initargs=(told, stop)
+    ) as pool:
+        others = {
             pool.submit(_audit_one, open_log, genesis, network.shards, ledger, shard)
             for ledger, shard in network.ledgers()
             if ledger is not Ledger.MARKET
-        ]
+        }
         try:
             with closing(open_log()) as log:
                 one = ledger_audit(network, log, Ledger.MARKET, 0, totals.see)
                 for report in one.run():
+                    listen()
                     if progress is not None:
                         progress(report)
-            for done in as_completed(others):
-                found = done.result()
-                if found.fault is not None:
-                    raise _diverged(*found.fault)
-                seat = found.report.ledger, found.report.shard
-                reports[seat], states[seat] = found.report, found.states
-                totals.add(found.totals)
-                if progress is not None:
-                    progress(found.report)
+            while others:
+                done, others = wait(others, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+                listen()
+                for each in done:
+                    found = each.result()
+                    if found.fault is not None:
+                        raise _diverged(*found.fault)
+                    seat = found.report.ledger, found.report.shard
+                    reports[seat], states[seat] = found.report, found.states
+                    totals.add(found.totals)
+                    if progress is not None:
+                        progress(found.report)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            stop.set()
+            others = {each for each in others if not each.cancel()}
+            while others:
+                # A process that tells would wait for ever on a queue that nobody empties.
+                _, others = wait(others, timeout=_POLL_S)
+                while not told.empty():
+                    told.get()
     market = one.processor
     assert isinstance(market, Market)
     reports[Ledger.MARKET, 0], states[Ledger.MARKET, 0] = one.report, one.states
     in_order = [reports[seat] for seat in network.ledgers()]
     return concluded(market, in_order, {seat: states[seat] for seat in network.ledgers()}, totals)
+
+
+@dataclass(slots=True)
+class _Parent:
+    """In another process: where its reports go, and whether anybody still waits for it."""
+
+    told: SimpleQueue[LedgerReport] | None = None
+    stop: Event | None = None
+
+
+_parent = _Parent()
+
+
+def _tell_to(told: SimpleQueue[LedgerReport], stop: Event) -> None:
+    _parent.told, _parent.stop = told, stop
 
 
 _Fault = tuple[str, Ledger, int, int, int, str, str]
@@ -91,8 +135,14 @@ def _audit_one(open_log: OpenLog, genesis: bytes, shards: int, ledger: Ledger, s
     with closing(open_log()) as log:
         one = ledger_audit(network, log, ledger, shard, totals.see)
         try:
-            for _ in one.run():
-                pass
+            told_at = time.monotonic()
+            for report in one.run():
+                now = time.monotonic()
+                if now - told_at > TELL_EVERY_S and _parent.told is not None:
+                    told_at = now
+                    _parent.told.put(report)
+                    if _parent.stop is not None and _parent.stop.is_set():
+                        break
         except Diverged as diverged:
             return _One(one.report, DictStates(), totals, _parts(diverged))
     return _One(one.report, one.states, totals)
@@ -133,8 +183,11 @@ class Anchors:
     at_observed_block: bool
 
 
-def check_anchors(verdict: Verdict, chain: L1Chain) -> Anchors:
+def check_anchors(verdict: Verdict, chain: L1Chain, *, at_least: int | None = None) -> Anchors:
     """Compare a clean ledger with the vault. Raises ``Diverged`` (``anchor``, ``truncated``).
+
+    ``at_least`` is how many epochs the vault held before the ledger was read: a ledger that lives
+    goes on while it is audited. Without it the vault is taken as it is now.
 
     Every anchored checkpoint is the one that the ledger makes, the vault holds none that the
     ledger does not make, paid ≤ authorised ≤ deposited in the vault, and the vault's deposits and
@@ -149,9 +202,10 @@ def check_anchors(verdict: Verdict, chain: L1Chain) -> Anchors:
 
     vault = chain.totals()
     last = max(totals.made, default=0)
-    if vault.last_epoch > last:
+    held_before = vault.last_epoch if at_least is None else at_least
+    if held_before > last:
         raise diverged(
-            "truncated", "epoch", f"the vault holds {vault.last_epoch} epochs, the ledger {last}"
+            "truncated", "epoch", f"the vault holds {held_before} epochs, the ledger {last}"
         )
     if max(totals.seen, default=0) > vault.last_epoch:
         raise diverged(
@@ -159,13 +213,14 @@ def check_anchors(verdict: Verdict, chain: L1Chain) -> Anchors:
             "epoch",
             f"the ledger saw epoch {max(totals.seen)} anchored, the vault has {vault.last_epoch}",
         )
-    for epoch in range(1, vault.last_epoch + 1):
+    compared = min(vault.last_epoch, last)
+    for epoch in range(1, compared + 1):
         held, made = chain.anchored(epoch), totals.made[epoch].checkpoint
         if held != made:
             shown = "nothing" if held is None else held.hex()
             raise diverged("anchor", f"epoch {epoch}", f"the vault has {shown}, not {made.hex()}")
-    authorised = totals.made[vault.last_epoch].authorised_nano if vault.last_epoch else 0
-    if vault.authorised_nano != authorised:
+    authorised = totals.made[compared].authorised_nano if compared else 0
+    if compared == vault.last_epoch and vault.authorised_nano != authorised:
         raise diverged("anchor", "authorised", f"{vault.authorised_nano}, the ledger {authorised}")
     if not vault.paid_nano <= vault.authorised_nano <= vault.deposited_nano:
         raise diverged(
@@ -187,8 +242,8 @@ def check_anchors(verdict: Verdict, chain: L1Chain) -> Anchors:
                 "anchor", f"claims of {account.hex()}", f"{on_chain} in the vault, not {ours}"
             )
     return Anchors(
-        checkpoints=vault.last_epoch,
-        waiting=last - vault.last_epoch,
+        checkpoints=compared,
+        waiting=last - compared,
         deposited_nano=vault.deposited_nano,
         authorised_nano=vault.authorised_nano,
         paid_nano=vault.paid_nano,

@@ -31,6 +31,13 @@ class LogTruncated(LogError):
     """
 
 
+class LogDamaged(LogError):
+    """What a store keeps is not what its own checksums say: the text names the part.
+
+    A reader stops with this name. It says nothing about who changed it; an auditor reports it.
+    """
+
+
 class SettingsRefused(LogError):
     """A topic is missing or is set up weaker than the ledger needs; the text names the setting."""
 

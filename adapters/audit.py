@@ -3,15 +3,22 @@
 It trusts no snapshot, index or read model, only the genesis hash that it is given: signatures are
 verified again, inputs decided again, and the first divergence is named with its class, ledger,
 height, offset and field. It streams: beside the folded state it holds one commit's inputs.
+
+Where the telemetry topic no longer has what a shard has read, the shard is derived from what its
+ledger kept: each signed batch stands in the bulk, its time in its event (docs/adr/0013).
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
+from adapters.audit_faults import EXIT_CODES as EXIT_CODES
+from adapters.audit_faults import Diverged as Diverged
+from adapters.audit_reading import READ_BYTES, Reading
 from domain.canonical import state_hash
 from domain.chain import BODY_CHANGED, ChainReader, Counted, LedgerStopped, Noise
 from domain.codec import Codec, CodecError
@@ -31,73 +38,18 @@ from domain.commit import (
     parse,
     unpack_event,
 )
-from domain.genesis import Genesis
+from domain.genesis import Genesis, TimeSource
 from domain.ids import Bytes16, PublicKey
 from domain.invariant import InvariantBroken
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
 from domain.market import Market
 from domain.merkle import MerkleTree
 from domain.ports import Log, LogDamaged, LogRecord, LogTruncated
-from domain.processor import DictStates, Processor, Source, States, decode_commit
+from domain.processor import DictStates, Processor, States, decode_commit
 from domain.rules import RulesUnknown
 from domain.signed import Verifier
-from domain.telemetry import INTAKE, TelemetryAccepted
+from domain.telemetry import INTAKE, TelemetryAccepted, TelemetryRefused
 from projections.totals import Totals
-
-READ_BYTES: Final = 8 * 1024 * 1024
-
-#: Classes of divergence and the exit code that each gives; 0 is a clean audit.
-EXIT_CODES: Final = {
-    # The chain of one ledger, by itself.
-    "fork": 10,
-    "truncated": 11,
-    "corrupt": 12,
-    "unknown_version": 13,
-    "genesis": 14,
-    "unknown_rules": 15,
-    "damaged": 16,
-    # What a commit says that it has read.
-    "run_gap": 20,
-    "run_digest": 21,
-    "run_head": 22,
-    "time": 23,
-    "rules_version": 24,
-    "gate_count": 25,
-    "inputs_deleted": 26,
-    # What a commit says that follows.
-    "event_missing": 30,
-    "event_surplus": 31,
-    "event_differs": 32,
-    "bulk_differs": 33,
-    "merkle_root": 34,
-    "decoded_differs": 35,
-    # What all ledgers say together.
-    "law_broken": 40,
-    "totals": 41,
-    # The L1.
-    "anchor": 50,
-    "not_a_ledger": 60,
-}
-
-
-class Diverged(Exception):
-    """The first place where a ledger is not what its inputs make of it."""
-
-    def __init__(
-        self, name: str, ledger: Ledger, shard: int, height: int, offset: int, at: str, why: str
-    ) -> None:
-        """``at`` is the field; ``why`` gives what was found and what was expected."""
-        super().__init__(
-            f"{name}: {LEDGER_TOPICS[ledger]}[{shard}] height {height} offset {offset}, {at}: {why}"
-        )
-        self.name = name
-        self.ledger = ledger
-        self.shard = shard
-        self.height = height
-        self.offset = offset
-        self.at = at
-        self.why = why
-        self.exit_code = EXIT_CODES[name]
 
 
 @dataclass(slots=True)
@@ -119,6 +71,10 @@ class LedgerReport:
     end_offset: int = 0
     #: Records that the witness has read a second time.
     witnessed: int = 0
+    #: Runs of telemetry, and their records, that the topic no longer has: their signed batches
+    #: were taken from the ledger's bulk, and the runs' digests were not compared with anything.
+    kept_runs: int = 0
+    kept_inputs: int = 0
 
 
 @dataclass(slots=True)
@@ -130,51 +86,6 @@ class Verdict:
     states: dict[tuple[Ledger, int], DictStates]
     market: Market
     totals: Totals
-
-
-class _Reading:
-    """Where an input stands. Runs are contiguous, so what a read brought is used up before more."""
-
-    def __init__(self, log: Log, source: Source, chain: ChainReader | None) -> None:
-        self.source = source
-        self.chain = chain
-        self.next_offset = 0
-        self.items_done = -1
-        self.start = self.end = -1
-        self._log = log
-        self._fetched: Sequence[LogRecord] = ()
-        self._at = 0
-        self._ahead = 0
-
-    def look(self) -> None:
-        """Ask the log where the partition starts and ends."""
-        self.start = self._log.start(self.source.topic, self.source.partition)
-        self.end = self._log.end(self.source.topic, self.source.partition)
-
-    def until(self, offset: int) -> Iterator[LogRecord]:
-        """The records before an offset that were not given yet."""
-        while self._has(offset):
-            self._at += 1
-            yield self._fetched[self._at - 1]
-
-    def peek(self, offset: int) -> LogRecord | None:
-        """The record at an offset, to be given again."""
-        if not self._has(offset + 1):
-            return None
-        record = self._fetched[self._at]
-        return record if record.offset == offset else None
-
-    def _has(self, before: int) -> bool:
-        while self._at == len(self._fetched):
-            if self._ahead >= before:
-                return False
-            fetched = self._log.read(
-                self.source.topic, self.source.partition, self._ahead, max_bytes=READ_BYTES
-            )
-            if fetched.next_offset == self._ahead:
-                return False
-            self._fetched, self._at, self._ahead = fetched.records, 0, fetched.next_offset
-        return self._fetched[self._at].offset < before
 
 
 Watch = Callable[[Ledger, int, Any], None]
@@ -231,13 +142,14 @@ class LedgerAudit:
         self.report = LedgerReport(ledger, shard)
         self._chain = self._chain_of(ledger, shard)
         self._readings = {
-            (source.topic, source.partition): _Reading(
+            (source.topic, source.partition): Reading(
                 log,
                 source,
                 None if source.ledger is None else self._chain_of(source.ledger, source.partition),
             )
             for source in self.processor.sources()
         }
+        self._batches = {codec.number(kind): kind for kind in (TelemetryAccepted, TelemetryRefused)}
         self._tree = MerkleTree()
         self._offset = 0
         self._height = -1
@@ -281,7 +193,7 @@ class LedgerAudit:
             self._diverge("law_broken", "inputs", str(broken))
         except RulesUnknown as unknown:
             self._diverge("unknown_rules", "rules_version", str(unknown))
-        except CodecError as error:
+        except (CodecError, struct.error) as error:
             self._diverge("corrupt", "body", str(error))
         except LogTruncated as error:
             self._diverge("truncated", "log", str(error))
@@ -322,7 +234,7 @@ class LedgerAudit:
         if counted.envelope.height == 0:
             self._first(body)
         else:
-            self._feed(body)
+            self._feed(body, counted)
         if body.time_us != self.processor.time_us:
             self._diverge("time", "time_us", f"{body.time_us}, not {self.processor.time_us}")
         self._compare(body, counted)
@@ -381,35 +293,110 @@ class LedgerAudit:
 
     # Inputs
 
-    def _feed(self, body: CommitBody) -> None:
+    def _feed(self, body: CommitBody, counted: Counted) -> None:
+        self._contiguous(body)
         for number, run in enumerate(body.runs):
             at = f"runs[{number}]"
-            reading = self._readings.get((run.topic, run.partition))
-            if reading is None:
-                self._diverge("run_gap", f"{at}.topic", f"{run.topic}[{run.partition}] is no input")
+            reading = self._readings[run.topic, run.partition]
             place = f"{run.topic}[{run.partition}]"
-            if run.first != reading.next_offset or run.next < run.first:
+            if run.first >= reading.start:
+                self._feed_run(reading, run, at)
+                if run.items_done >= 0:
+                    self._feed_part(reading, run, body, at)
+            elif run.topic == TELEMETRY_TOPIC:
+                self._feed_kept(reading, run, body, counted, at)
+            else:
+                self._diverge("inputs_deleted", f"{at}.first", f"{place} begins at {reading.start}")
+            self._ended(run, body, at)
+
+    def _contiguous(self, body: CommitBody) -> None:
+        """No range is hidden and none is read twice: looked at before any of it is decided."""
+        positions = {place: reading.next_offset for place, reading in self._readings.items()}
+        for number, run in enumerate(body.runs):
+            at, place = f"runs[{number}]", f"{run.topic}[{run.partition}]"
+            position = positions.get((run.topic, run.partition))
+            if position is None:
+                self._diverge("run_gap", f"{at}.topic", f"{place} is no input")
+            if run.first != position or run.next < run.first:
                 self._diverge(
                     "run_gap",
                     f"{at}.first",
-                    f"{run.first} to {run.next}, the last run of {place} ended at "
-                    f"{reading.next_offset}",
+                    f"{run.first} to {run.next}, the last run of {place} ended at {position}",
                 )
             if run.items_done >= 0 and number != len(body.runs) - 1:
                 self._diverge("run_gap", f"{at}.items_done", "only the last run ends in a record")
+            positions[run.topic, run.partition] = run.next
+            reading = self._readings[run.topic, run.partition]
             if run.next > reading.end:
                 reading.look()
             if run.next > reading.end:
                 self._diverge(
                     "truncated", f"{at}.next", f"{run.next}, {place} ends at {reading.end}"
                 )
-            if run.first < reading.start:
-                self._diverge("inputs_deleted", f"{at}.first", f"{place} begins at {reading.start}")
-            self._feed_run(reading, run, at)
-            if run.items_done >= 0:
-                self._feed_part(reading, run, body, at)
 
-    def _feed_run(self, reading: _Reading, run: InputRun, at: str) -> None:
+    def _ended(self, run: InputRun, body: CommitBody, at: str) -> None:
+        """A run says where the step is at its end, so that what follows can be told apart."""
+        time_us, events = self.processor.time_us, len(self.processor.unit.events)
+        if run.time_us != time_us:
+            self._diverge("time", f"{at}.time_us", f"{run.time_us}, not {time_us}")
+        if run.events != events:
+            self._compare_events(body)
+            self._diverge("run_events", f"{at}.events", f"{run.events}, {events} have followed")
+
+    def _feed_kept(
+        self, reading: Reading, run: InputRun, body: CommitBody, counted: Counted, at: str
+    ) -> None:
+        """Telemetry that the topic no longer has: its signed batches from the bulk.
+
+        Each is verified, decoded and judged again, at the time that its event carries; time may
+        not fall, and every deadline on the way fires. What was neither accepted nor refused by
+        name (ticks, garbage, repeats) left only counts, which cannot be compared.
+        """
+        parts = counted.parts()
+        if parts is None:
+            self._diverge("corrupt", "bulk", "it does not hash as the envelope says")
+        processor, unit = self.processor, self.processor.unit
+        records: list[LogRecord] = []
+        before_us = processor.time_us
+        for number, data in enumerate(body.events[: run.events]):
+            recorded = unpack_event(data)
+            kind = self._batches.get(recorded.schema)
+            if number < len(unit.events) or kind is None:
+                continue
+            event: Any = self._codec.decode(kind, recorded.payload)
+            taken = len(unit.bulk) + len(records)
+            if taken >= len(parts):
+                self._diverge("bulk_differs", "bulk", f"it has no part for events[{number}]")
+            if event.at_us < before_us:
+                self._diverge("time", f"events[{number}].at_us", f"{event.at_us} < {before_us}")
+            before_us = event.at_us
+            records.append(LogRecord(run.first + len(records), event.at_us, parts[taken].data))
+        if not len(records) <= run.count <= run.next - run.first:
+            self._diverge("run_digest", f"{at}.count", f"{run.count}, the bulk has {len(records)}")
+        if self._witness is not None:
+            for record in records:
+                self._agreed(self._witness.input(record.value))
+        garbage = sum(each.count for each in unit.refused())
+        source_of_time, processor.time_source = processor.time_source, TimeSource.BROKER
+        for _ in processor.external_many(reading.source, records):
+            pass
+        processor.time_source = source_of_time
+        garbage = sum(each.count for each in unit.refused()) - garbage
+        if garbage:
+            self._diverge("bulk_differs", "bulk", f"the gate refuses {garbage} batches of it")
+        if run.time_us < processor.time_us:
+            self._diverge("time", f"{at}.time_us", f"{run.time_us} < {processor.time_us}")
+        for _ in processor.advance(run.time_us):
+            if run.items_done >= 0 and len(unit.events) >= run.events:
+                break
+        reading.skip(run.next)
+        reading.items_done = run.items_done
+        reading.next_offset = run.next
+        self.report.kept_runs += 1
+        self.report.kept_inputs += run.count
+        self.report.inputs += run.count
+
+    def _feed_run(self, reading: Reading, run: InputRun, at: str) -> None:
         place = f"{run.topic}[{run.partition}]"
         digest = RunDigest()
         count = 0
@@ -451,7 +438,7 @@ class LedgerAudit:
         self.report.inputs += count
         reading.next_offset = run.next
 
-    def _feed_part(self, reading: _Reading, run: InputRun, body: CommitBody, at: str) -> None:
+    def _feed_part(self, reading: Reading, run: InputRun, body: CommitBody, at: str) -> None:
         """The record that a commit ends inside of: go on to the item that it says."""
         processor = self.processor
         record = reading.peek(run.next)
@@ -484,7 +471,7 @@ class LedgerAudit:
             self._diverge("run_gap", f"{at}.items_done", f"no step ends after {run.items_done}")
         reading.items_done = run.items_done
 
-    def _foreign(self, reading: _Reading, counted: Counted) -> Any:
+    def _foreign(self, reading: Reading, counted: Counted) -> Any:
         ledger = reading.source.ledger
         assert ledger is not None
         commit = decode_commit(
@@ -503,9 +490,9 @@ class LedgerAudit:
 
     # Comparing
 
-    def _compare(self, body: CommitBody, counted: Counted) -> None:
-        unit = self.processor.unit
-        codec = self._codec
+    def _compare_events(self, body: CommitBody) -> None:
+        """What has followed so far, with what the commit has there."""
+        unit, codec = self.processor.unit, self._codec
         for number, emitted in enumerate(unit.events):
             packed = RecordedEvent(
                 emitted.aggregate,
@@ -520,19 +507,22 @@ class LedgerAudit:
                     f"{type(emitted.event).__name__} follows from the inputs",
                 )
             if packed != body.events[number]:
-                self._diverge(
-                    "event_differs", f"events[{number}]", self._difference(body, number, emitted)
-                )
+                self._differs(body, number, emitted)
             if self._witness is not None:
                 payload = unpack_event(packed).payload
                 self._agreed(self._witness.record(emitted.event, payload))
+
+    def _compare(self, body: CommitBody, counted: Counted) -> None:
+        self._compare_events(body)
+        unit = self.processor.unit
         if len(unit.events) < len(body.events):
             at = len(unit.events)
             self._diverge(
-                "event_surplus", f"events[{at}]", f"{self._shown(body.events[at])} does not follow"
+                "event_surplus",
+                f"events[{at}]",
+                f"{self._named(unpack_event(body.events[at]).schema)} does not follow",
             )
-        if unit.refused() != body.refused:
-            self._diverge("gate_count", "refused", f"{body.refused}, not {unit.refused()}")
+        self._compare_counts(body)
         if body.rules_version != self.processor.rules_version:
             self._diverge(
                 "rules_version",
@@ -544,6 +534,26 @@ class LedgerAudit:
         if self._tree.size != body.tree_size or self._tree.root() != body.tree_root:
             self._diverge("merkle_root", "tree_root", f"{body.tree_root.hex()}")
 
+    def _compare_counts(self, body: CommitBody) -> None:
+        """Garbage of a topic that is gone is known by these counts alone."""
+        found = self.processor.unit.refused()
+        if not self._kept_any(body):
+            if found != body.refused:
+                self._diverge("gate_count", "refused", f"{body.refused}, not {found}")
+            return
+        most = sum(run.count for run in body.runs if run.topic == TELEMETRY_TOPIC)
+        claimed = sum(each.count for each in body.refused)
+        batches = len(self.processor.unit.bulk)
+        if claimed + batches > most:
+            self._diverge("gate_count", "refused", f"{claimed} and {batches} batches of {most}")
+
+    def _kept_any(self, body: CommitBody) -> bool:
+        return any(
+            run.topic == TELEMETRY_TOPIC
+            and run.first < self._readings[run.topic, run.partition].start
+            for run in body.runs
+        )
+
     def _compare_bulk(self, expected: Sequence[BulkPart], counted: Counted) -> None:
         """Bytes that equal the inputs need no second hash: the digests of those are known."""
         if pack_bulk(expected) != counted.bulk():
@@ -553,28 +563,39 @@ class LedgerAudit:
         if bulk_hash(part.digest for part in expected) != counted.envelope.bulk_hash:
             self._diverge("corrupt", "bulk", "the envelope says another hash")
 
-    def _shown(self, data: bytes) -> str:
-        recorded = unpack_event(data)
-        event = self._codec.decode(self._codec.kind(recorded.schema), recorded.payload)
-        return type(event).__name__
-
-    def _difference(self, body: CommitBody, number: int, emitted: Any) -> str:
-        """Which field of an event differs, found and expected."""
-        recorded = unpack_event(body.events[number])
+    def _named(self, schema: int) -> str:
         try:
-            found = self._codec.decode(self._codec.kind(recorded.schema), recorded.payload)
-        except CodecError as error:
-            return f"cannot be read: {error}"
+            return self._codec.kind(schema).__name__
+        except CodecError:
+            return f"schema {schema}"
+
+    def _differs(self, body: CommitBody, number: int, emitted: Any) -> NoReturn:
+        """Name the first field in which an event differs, with what was found and expected."""
+        at = f"events[{number}]"
+        recorded = unpack_event(body.events[number])
         expected = emitted.event
-        if type(found) is not type(expected):
-            return f"{type(found).__name__}, expected {type(expected).__name__}"
-        for name in type(expected).__dataclass_fields__:
-            if getattr(found, name) != getattr(expected, name):
-                return (
-                    f"{type(found).__name__}.{name} is {getattr(found, name)!r}, "
-                    f"expected {getattr(expected, name)!r}"
+        name = type(expected).__name__
+        if recorded.schema != self._codec.number(type(expected)):
+            self._diverge(
+                "event_differs", f"{at}.schema", f"{self._named(recorded.schema)}, expected {name}"
+            )
+        try:
+            event = self._codec.decode(type(expected), recorded.payload)
+        except CodecError as error:
+            self._diverge("event_differs", f"{at}.payload", f"no {name}: {error}")
+        for field in type(expected).__dataclass_fields__:
+            ours, theirs = getattr(expected, field), getattr(event, field)
+            if ours != theirs:
+                self._diverge(
+                    "event_differs",
+                    f"{at}.{field}",
+                    f"{name}.{field} is {theirs!r}, expected {ours!r}",
                 )
-        return f"{type(found).__name__}: aggregate or version"
+        for field in ("aggregate", "version"):
+            ours, theirs = getattr(emitted, field), getattr(recorded, field)
+            if ours != theirs:
+                self._diverge("event_differs", f"{at}.{field}", f"{theirs!r}, expected {ours!r}")
+        self._diverge("event_differs", f"{at}.payload", "its bytes are not the canonical ones")
 
 
 def hash_of_states(market: Market, states: dict[tuple[Ledger, int], DictStates]) -> str:

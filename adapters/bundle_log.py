@@ -2,9 +2,8 @@
 
 Each partition stands in parts of a few MiB, one archive entry each; ``manifest.json`` names them
 with their offsets, lengths and SHA-256. A part is its records one after another: offset (8 bytes),
-append time in µs (8), length of the value (4), all big-endian, and the value. So the SHA-256 of a
-part over whole runs is computed as a run's digest is. Format and reader use nothing but zip, deflate
-and JSON, which any language reads (docs/auditing.md).
+append time in µs (8), length of the value (4), all big-endian, and the value. Format and reader use
+nothing but zip, deflate and JSON, which any language reads (docs/auditing.md).
 """
 
 from __future__ import annotations

@@ -47,6 +47,8 @@ CREATE TABLE IF NOT EXISTS record (
 """
 _INSERT: Final = "INSERT INTO record (key, time_us, value) VALUES (?, ?, ?)"
 _LAST: Final = "SELECT key, time_us FROM record WHERE key BETWEEN ? AND ? ORDER BY key DESC LIMIT 1"
+_FIRST: Final = "SELECT key FROM record WHERE key BETWEEN ? AND ? ORDER BY key LIMIT 1"
+_DELETE: Final = "DELETE FROM record WHERE key >= ? AND key < ?"
 _READ: Final = "SELECT key, time_us, value FROM record WHERE key BETWEEN ? AND ? ORDER BY key"
 
 # A waiting reader looks this often at first, and ever less often up to the second figure.
@@ -334,9 +336,21 @@ class SqliteLog:
             raise LogError(f"{self._path} cannot be read: {error}") from error
 
     def start(self, topic: str, partition: int) -> int:
-        """Zero: this log deletes nothing."""
-        self._stream(topic, partition)
-        return 0
+        """The first offset still kept: 0 unless ``delete_before`` was called."""
+        stream = self._stream(topic, partition)
+        try:
+            row = self._db.execute(_FIRST, (stream.first_key, stream.last_key)).fetchone()
+        except sqlite3.Error as error:
+            raise LogError(f"{self._path} cannot be read: {error}") from error
+        return 0 if row is None else int(row[0]) - stream.first_key
+
+    def delete_before(self, topic: str, partition: int, start: int) -> None:
+        """Delete the records before an offset, but never the last one, which keeps the end."""
+        stream = self._stream(topic, partition)
+        with self._write_transaction():
+            last = self._end(stream) - 1
+            before = stream.first_key + min(start, last)
+            self._db.execute(_DELETE, (stream.first_key, before))
 
     def _fresh_end(self, stream: _Stream) -> int:
         if not self._grouped:

@@ -410,6 +410,7 @@ class Worker:
         run.digest.add(record)
         run.next = reading.next_offset = record.offset + 1
         run.items_done = reading.items_done = -1
+        self._reached(run)
         if counted is not None:
             run.height, run.hash = counted.envelope.height, counted.hash
 
@@ -420,6 +421,12 @@ class Worker:
         run = self._run_of(reading)
         run.next = reading.next_offset = next_offset
         run.items_done = reading.items_done = items_done
+        self._reached(run)
+
+    def _reached(self, run: Run) -> None:
+        """Where the step is when the run ends: told again with each record of it."""
+        run.time_us = self.processor.time_us
+        run.events = len(self.processor.unit.events)
 
     # Committing
 

@@ -62,6 +62,8 @@ class Run:
     height: int = -1
     hash: bytes = NO_HASH
     items_done: int = -1
+    time_us: int = 0
+    events: int = 0
 
     def made(self) -> InputRun:
         """The run as recorded."""
@@ -75,6 +77,8 @@ class Run:
             height=self.height,
             hash=Hash32(self.hash),
             items_done=self.items_done,
+            time_us=self.time_us,
+            events=self.events,
         )
 
 

@@ -209,6 +209,8 @@ class InputRun:
     height: Annotated[int, "of a ledger: height of its last counting commit; else -1"] = -1
     hash: Annotated[Hash32, "of a ledger: hash of that commit; else zero"] = Hash32(NO_HASH)
     items_done: Annotated[int, "-1, or items done of the record at `next`, which goes on"] = -1
+    time_us: Annotated[int, "effective time after its last item, µs UTC"] = 0
+    events: Annotated[int, "events of the commit up to its end: those of its own come last"] = 0
 
 
 @record("synor.ledger.v1.GateCount")

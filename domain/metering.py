@@ -218,7 +218,9 @@ class Metering(Processor):
                 digest=Hash32(record.digest()),
                 code=why.code.number,
                 detail=why.detail,
+                length=len(record.value),
             ),
+            BulkPart(record.value, record.digest()),
         )
 
     def _listed(self, batch: Columns, key: _Key) -> list[MeteredNode] | Refused:

@@ -234,6 +234,9 @@ class Processor:
         self.time_us = genesis.start_us
         self.committed_us = genesis.start_us
         self.rules_version = genesis.rules_version
+        #: Whose times inputs have. An auditor who feeds what the ledger itself kept of a topic
+        #: sets the broker's, and gives each record the time that its event carries.
+        self.time_source = genesis.time_source
         self.parameters = genesis.parameters
         self.deadlines = Deadlines()
         self._states = states
@@ -352,7 +355,7 @@ class Processor:
 
     def time_of(self, source: Source, record: LogRecord, tick: Tick | None) -> int:
         """The input's own time: append time, or the last tick's in its partition."""
-        if self.genesis.time_source is TimeSource.BROKER:
+        if self.time_source is TimeSource.BROKER:
             return record.time_us
         place = (source.topic, source.partition)
         if tick is not None:
@@ -421,7 +424,7 @@ class Processor:
             recorded = unpack_event(data)
             event = self.codec.decode(self.codec.kind(recorded.schema), recorded.payload)
             aggregate = AggregateId(recorded.aggregate)
-            part = next(parts, None) if hasattr(event, "length") else None
+            part = next(parts, None) if getattr(event, "length", 0) else None
             if keep is not None:
                 unit.emit(aggregate, event)
             self._follow_rules(event)

@@ -140,7 +140,10 @@ class TelemetryAccepted:
 
 @record("synor.metering.v1.TelemetryRefused")
 class TelemetryRefused:
-    """A correctly signed batch that is refused as a whole; final for its number."""
+    """A correctly signed batch that is refused as a whole; final for its number.
+
+    Its record stands in the bulk too: the refusal can be judged again when the topic is gone.
+    """
 
     at_us: Annotated[int, "effective time, µs UTC"]
     key: Annotated[PublicKey, "signer"]
@@ -149,6 +152,7 @@ class TelemetryRefused:
     digest: Annotated[Hash32, "SHA-256 of the record as received"]
     code: Annotated[int, "number of the refusal"]
     detail: Annotated[str, "the figures that explain it"]
+    length: Annotated[int, "length of the record in the bulk"] = 0
 
 
 @record("synor.metering.v1.NodeWentDown")

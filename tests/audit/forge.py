@@ -118,6 +118,41 @@ class Book:
             values.append(value)
         self.ledger(seat)[:] = values
 
+    def rechain(self) -> None:
+        """Make all ledgers agree again: runs digested, heads named, everything signed anew.
+
+        What a commit has read comes before it, so each is sealed after all that it names.
+        """
+        old = {seat: list(self.commits(seat)) for seat in self.network.ledgers()}
+        new: dict[Seat, list[bytes]] = {seat: [] for seat in old}
+        hashes: dict[Seat, list[bytes]] = {seat: [] for seat in old}
+        seat_of = {(LEDGER_TOPICS[seat[0]], seat[1]): seat for seat in old}
+
+        def until(seat: Seat, height: int) -> None:
+            while len(new[seat]) < height:
+                commit = old[seat][len(new[seat])]
+                runs = []
+                for run in commit.body.runs:
+                    source = seat_of.get((run.topic, run.partition))
+                    if source is not None:
+                        until(source, run.next)
+                        if run.next > run.first:
+                            head = Hash32(hashes[source][run.next - 1])
+                            run = replace(run, height=run.next - 1, hash=head)
+                        read = new[source]
+                    else:
+                        read = self.lists[run.topic, run.partition]
+                    runs.append(replace(run, digest=_digest(read, run.first, run.next)))
+                body = replace(commit.body, runs=tuple(runs))
+                previous = hashes[seat][-1] if hashes[seat] else NO_HASH
+                value, digest = self.sealed(seat, commit, body, previous)
+                new[seat].append(value)
+                hashes[seat].append(digest)
+
+        for seat, commits in old.items():
+            until(seat, len(commits))
+            self.ledger(seat)[:] = new[seat]
+
     def sealed(
         self, seat: Seat, commit: Commit, body: CommitBody, previous: bytes
     ) -> tuple[bytes, bytes]:
@@ -162,6 +197,13 @@ class Book:
         other = replace(run, first=first, next=next, count=len(values), digest=digest.digest())
         runs = (*commit.body.runs[:number], other, *commit.body.runs[number + 1 :])
         return replace(commit, body=replace(commit.body, runs=runs))
+
+
+def _digest(values: list[bytes], first: int, next: int) -> Hash32:
+    digest = RunDigest()
+    for offset, value in enumerate(values[first:next], first):
+        digest.add(LogRecord(offset, 0, value))
+    return digest.digest()
 
 
 def flipped(value: bytes, at: int) -> bytes:

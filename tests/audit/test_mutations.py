@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from adapters.bootstrap import audit, ledger_audit
 from domain.bid import BidPlaced
 from domain.checkpoint import CheckpointMade
 from domain.commit import (
+    BODY_VERSION,
     COMMANDS_TOPIC,
     ENVELOPE_BYTES,
     LEDGER_TOPICS,
@@ -24,12 +26,16 @@ from domain.commit import (
     BulkPart,
     GateCount,
     Ledger,
+    RecordedEvent,
+    parse,
     part_of,
+    unpack_event,
 )
 from domain.epoch import EpochCut
 from domain.ids import Hash32, Wide
 from domain.key import CommandAnswered
 from domain.lease import UsagePosted
+from domain.ledger import LEDGER_ID, ParameterChanged, RulesActivated
 from domain.provider import StakeSlashed
 from domain.round import RoundCleared
 from domain.rules import NEWEST
@@ -37,7 +43,7 @@ from domain.telemetry import TelemetryAccepted, UsageStated
 from tests.audit.forge import Book, Commit, flipped
 from tests.system.reading import Seat
 from tests.system.reference import reference, reference_hash
-from tests.system.small import network
+from tests.system.small import KEYS, network
 
 MARKET: Seat = (Ledger.MARKET, 0)
 SHARD: Seat = (Ledger.METERING, 1)
@@ -325,7 +331,7 @@ def _a_price_that_is_a_tick_too_high(book: Book) -> Found:
         height,
         lambda c: book.with_event(c, index, lambda e: replace(e, price_nano=e.price_nano + 1000)),
     )
-    return Found("event_differs", height, f"events[{index}]")
+    return Found("event_differs", height, f"events[{index}].price_nano")
 
 
 @mutation(MARKET)
@@ -345,7 +351,7 @@ def _a_split_that_is_wrong_by_one_nano(book: Book) -> Found:
         )
 
     book.forge(MARKET, height, lambda c: book.with_event(c, index, split))
-    return Found("event_differs", height, f"events[{index}]")
+    return Found("event_differs", height, f"events[{index}].provider_nano")
 
 
 @mutation(MARKET)
@@ -358,7 +364,7 @@ def _a_slash_that_is_wrong_by_one_nano(book: Book) -> Found:
             c, index, lambda e: replace(e, taken_nano=Wide(e.taken_nano + 1))
         ),
     )
-    return Found("event_differs", height, f"events[{index}]")
+    return Found("event_differs", height, f"events[{index}].taken_nano")
 
 
 @mutation(MARKET)
@@ -371,7 +377,7 @@ def _a_payout_that_is_authorised_too_high(book: Book) -> Found:
             c, index, lambda e: replace(e, authorised_nano=Wide(e.authorised_nano + 1))
         ),
     )
-    return Found("event_differs", height, f"events[{index}]")
+    return Found("event_differs", height, f"events[{index}].authorised_nano")
 
 
 @mutation(MARKET)
@@ -404,7 +410,7 @@ def _two_events_that_changed_places(book: Book) -> Found:
         return body(commit, events=tuple(found))
 
     book.forge(MARKET, height, swapped)
-    return Found("event_differs", height, f"events[{index}]")
+    return Found("event_differs", height, f"events[{index}].schema")
 
 
 @mutation(SHARD)
@@ -416,7 +422,7 @@ def _a_statement_of_one_unit_more(book: Book) -> Found:
         return replace(event, quantities=(replace(first, quantity=first.quantity + 1), *rest))
 
     book.forge(SHARD, height, lambda c: book.with_event(c, index, more))
-    return Found("event_differs", height, f"events[{index}]")
+    return Found("event_differs", height, f"events[{index}].quantities")
 
 
 @mutation(SHARD)
@@ -445,7 +451,217 @@ def _a_checkpoint_with_another_payout_root(book: Book) -> Found:
         height,
         lambda c: book.with_event(c, index, lambda e: replace(e, payout_root=Hash32(NOBODY))),
     )
-    return Found("event_differs", height, f"events[{index}]")
+    return Found("event_differs", height, f"events[{index}].payout_root")
+
+
+@mutation(MARKET)
+def _a_price_with_all_that_follows_from_it(book: Book) -> Found:
+    """Fills and escrows at the new price, and every ledger that has read it signed anew."""
+    height, index = book.find(MARKET, RoundCleared, lambda e: e.price_nano > 0)
+    price = book.events(book.commit(MARKET, height))[index].price_nano
+
+    def dearer(commit: Commit) -> Commit:
+        for number, event in enumerate(book.events(commit)):
+            changes = {
+                name: price + 1000
+                for name in ("price_nano", "unit_nano")
+                if getattr(event, name, None) == price
+            }
+            if changes:
+                commit = book.with_event(commit, number, partial(replace, **changes))
+        return commit
+
+    book.forge(MARKET, height, dearer)
+    book.rechain()
+    return Found("event_differs", height, f"events[{index}].price_nano")
+
+
+@mutation(SETTLEMENT)
+def _a_checkpoint_that_is_forged_with_its_whole_tail(book: Book) -> Found:
+    """The state root is another one, and all later checkpoints stand on the forged one."""
+    height, index = book.find(SETTLEMENT, CheckpointMade)
+    book.forge(
+        SETTLEMENT,
+        height,
+        lambda c: book.with_event(c, index, lambda e: replace(e, state_root=Hash32(NOBODY))),
+    )
+    book.rechain()
+    return Found("event_differs", height, f"events[{index}].state_root")
+
+
+@mutation(MARKET)
+def _a_tail_that_its_writer_left_out_and_signed_again(book: Book) -> Found:
+    """The commit of a bid is gone; what came after it stands on what came before."""
+    height, _ = book.find(MARKET, BidPlaced)
+    commits = list(book.commits(MARKET))
+    del book.ledger(MARKET)[height]
+    for at, commit in enumerate(commits[height + 1 :], height):
+        lowered = replace(commit, envelope=replace(commit.envelope, height=at))
+        previous = parse(book.ledger(MARKET)[at - 1])
+        assert previous is not None
+        book.ledger(MARKET)[at], _ = book.sealed(MARKET, lowered, commit.body, previous.hash())
+    return _gap(commits[height - 1], commits[height + 1], height)
+
+
+@mutation(MARKET)
+def _a_commit_that_its_writer_signed_twice(book: Book) -> Found:
+    """The same events once more at the next height, chained and signed."""
+    height, _ = book.find(MARKET, BidPlaced)
+    commit = book.commit(MARKET, height)
+    previous = parse(book.ledger(MARKET)[height])
+    assert previous is not None
+    again = replace(commit, envelope=replace(commit.envelope, height=height + 1))
+    value, _ = book.sealed(MARKET, again, commit.body, previous.hash())
+    book.ledger(MARKET)[height + 1 :] = [value]
+    return Found("run_gap", height + 1, "runs[0].first")
+
+
+@mutation(MARKET)
+def _two_commits_that_changed_places_and_were_signed_again(book: Book) -> Found:
+    height, _ = book.find(MARKET, BidPlaced)
+    before, earlier, later = (book.commit(MARKET, height + i) for i in (-1, 0, 1))
+    for at, other in enumerate((later.body, earlier.body), height):
+        previous = parse(book.ledger(MARKET)[at - 1])
+        assert previous is not None
+        value, _ = book.sealed(MARKET, book.commit(MARKET, at), other, previous.hash())
+        book.ledger(MARKET)[at] = value
+    del book.ledger(MARKET)[height + 2 :]
+    return _gap(before, later, height)
+
+
+def _gap(before: Commit, after: Commit, height: int) -> Found:
+    """The first run of a commit that does not go on where the ledger stood."""
+    stood = {(run.topic, run.partition): run.next for run in before.body.runs}
+    number = next(
+        number
+        for number, run in enumerate(after.body.runs)
+        if run.first > stood.get((run.topic, run.partition), run.first)
+    )
+    return Found("run_gap", height, f"runs[{number}].first")
+
+
+@mutation(MARKET)
+def _an_event_of_another_schema(book: Book) -> Found:
+    """The bytes are the same, the number names another record."""
+    height, index = book.find(MARKET, RoundCleared)
+    other = book.codec.number(BidPlaced)
+    book.forge(MARKET, height, lambda c: _repacked(c, index, schema=other))
+    return Found("event_differs", height, f"events[{index}].schema")
+
+
+@mutation(MARKET)
+def _an_event_of_a_schema_that_there_is_not(book: Book) -> Found:
+    height, index = book.find(MARKET, RoundCleared)
+    book.forge(MARKET, height, lambda c: _repacked(c, index, schema=65_000))
+    return Found("event_differs", height, f"events[{index}].schema")
+
+
+@mutation(MARKET)
+def _an_event_of_another_aggregate(book: Book) -> Found:
+    height, index = book.find(MARKET, RoundCleared)
+    book.forge(MARKET, height, lambda c: _repacked(c, index, aggregate=bytes(16)))
+    return Found("event_differs", height, f"events[{index}].aggregate")
+
+
+@mutation(MARKET)
+def _an_event_that_is_cut_off(book: Book) -> Found:
+    height, index = book.find(MARKET, RoundCleared)
+
+    def short(commit: Commit) -> Commit:
+        events = list(commit.body.events)
+        events[index] = events[index][:-1]
+        return body(commit, events=tuple(events))
+
+    book.forge(MARKET, height, short)
+    return Found("event_differs", height, f"events[{index}].payload")
+
+
+def _repacked(commit: Commit, index: int, **changes: Any) -> Commit:
+    events = list(commit.body.events)
+    events[index] = replace(unpack_event(events[index]), **changes).pack()
+    return body(commit, events=tuple(events))
+
+
+@mutation(MARKET)
+def _a_body_of_a_format_that_nobody_knows(book: Book) -> Found:
+    commit = book.commit(MARKET, 5)
+    changed = replace(commit.envelope, version=BODY_VERSION + 1)
+    rest = book.ledger(MARKET)[5][ENVELOPE_BYTES:]
+    book.ledger(MARKET)[5] = changed.unsigned() + KEYS.market.sign(changed.unsigned()) + rest
+    return Found("unknown_version", 5, "envelope", offset=5)
+
+
+@mutation(MARKET)
+def _rules_that_nobody_activated(book: Book) -> Found:
+    """A rule is changed by an event that no command asked for."""
+    height, _ = book.find(MARKET, BidPlaced)
+    commit = book.commit(MARKET, height)
+    event = RulesActivated(at_us=commit.body.time_us, version=2)
+    packed = RecordedEvent(
+        LEDGER_ID, 3, book.codec.number(RulesActivated), book.codec.encode(event)
+    )
+    count = len(commit.body.events)
+    book.forge(MARKET, height, lambda c: body(c, events=(*c.body.events, packed.pack())))
+    return Found("event_surplus", height, f"events[{count}]")
+
+
+@mutation(MARKET)
+def _a_parameter_that_nobody_changed(book: Book) -> Found:
+    """In place of an event that follows."""
+    height, index = book.find(MARKET, BidPlaced)
+    commit = book.commit(MARKET, height)
+    event = ParameterChanged(at_us=commit.body.time_us, name="grace_us", value=1)
+    packed = RecordedEvent(
+        LEDGER_ID, 3, book.codec.number(ParameterChanged), book.codec.encode(event)
+    )
+
+    def changed(commit: Commit) -> Commit:
+        events = list(commit.body.events)
+        events[index] = packed.pack()
+        return body(commit, events=tuple(events))
+
+    book.forge(MARKET, height, changed)
+    return Found("event_differs", height, f"events[{index}].schema")
+
+
+@mutation(SHARD)
+def _bulks_of_two_commits_that_changed_places(book: Book) -> Found:
+    found = [h for h, c in enumerate(book.commits(SHARD)) if c.bulk]
+    one, two = (book.commit(SHARD, height).bulk for height in found[:2])
+    book.forge(SHARD, found[0], lambda c: replace(c, bulk=two))
+    book.forge(SHARD, found[1], lambda c: replace(c, bulk=one))
+    return Found("bulk_differs", found[0], "bulk")
+
+
+@mutation(SHARD)
+def _telemetry_that_its_commit_keeps_to_itself(book: Book) -> Found:
+    """The bulk is empty; whoever audits without the topic would miss the evidence."""
+    height, _ = book.find(SHARD, TelemetryAccepted)
+    book.forge(SHARD, height, lambda c: replace(c, bulk=()))
+    return Found("bulk_differs", height, "bulk")
+
+
+@mutation(SHARD)
+def _a_run_that_ends_at_another_event(book: Book) -> Found:
+    height, _ = book.find(SHARD, TelemetryAccepted)
+    last = len(book.commit(SHARD, height).body.runs) - 1
+
+    def later(commit: Commit) -> Commit:
+        run = commit.body.runs[-1]
+        return body(commit, runs=(*commit.body.runs[:-1], replace(run, events=run.events + 1)))
+
+    book.forge(SHARD, height, later)
+    return Found("run_events", height, f"runs[{last}].events")
+
+
+@mutation(MARKET)
+def _a_run_that_ends_a_microsecond_late(book: Book) -> Found:
+    def later(commit: Commit) -> Commit:
+        run = commit.body.runs[0]
+        return body(commit, runs=(replace(run, time_us=run.time_us + 1), *commit.body.runs[1:]))
+
+    book.forge(MARKET, 6, later)
+    return Found("time", 6, "runs[0].time_us")
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -508,7 +724,7 @@ def test_every_class_that_a_forger_can_cause_is_caused_here() -> None:
         del seat
         caused.add(mutate(Book(system.network, system.log)).name)
     elsewhere = {
-        "unknown_version",
+        "damaged",
         "unknown_rules",
         "inputs_deleted",
         "decoded_differs",

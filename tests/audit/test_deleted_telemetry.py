@@ -23,6 +23,7 @@ from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC, Ledger, part_of
 from domain.ids import NodeId
 from domain.telemetry import Batch, TelemetryAccepted, TelemetryRefused
 from tests.audit.forge import Book, Commit, flipped
+from tests.support.kafka_broker import started_broker
 from tests.system.reading import Seat
 from tests.system.reference import reference, reference_hash
 from tests.system.small import START_US, STEP_US, STEPS, SmallSystem, memory_log
@@ -261,17 +262,20 @@ def test_telemetry_deleted_from_a_sqlite_file_is_no_fault(tmp_path: Path) -> Non
 
 
 @pytest.mark.service
-def test_telemetry_deleted_from_a_topic_is_no_fault(kafka_broker: str) -> None:
+def test_telemetry_deleted_from_a_topic_is_no_fault(tmp_path: Path) -> None:
     """Kafka's own deletion of records, as its retention does it."""
-    topics = KafkaTopics(kafka_broker, client_id="audit-test")
-    with closing(KafkaLog(kafka_broker, client_id="audit-test", sole_writer=True)) as log:
+    # A broker of its own: the topics of a network have fixed names.
+    broker = started_broker(tmp_path)
+    topics = KafkaTopics(broker.bootstrap, client_id="audit-test")
+    with closing(KafkaLog(broker.bootstrap, client_id="audit-test", sole_writer=True)) as log:
         system = SmallSystem(log, topics).run()
         assert audit(system.network, log).state_hash == reference_hash()
-        admin = KafkaAdminClient(bootstrap_servers=kafka_broker)
+        admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
         admin.delete_records({TopicPartition(TELEMETRY_TOPIC, p): 50 for p in PARTITIONS})
         admin.close()
         verdict = audit(system.network, log)
         system.close()
     topics.close()
+    broker.stop()
     assert verdict.state_hash == reference_hash()
     assert all(runs > 0 for runs in kept(verdict))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from adapters.cli_failures import Asked
+from adapters.settings_security import Security, secured
 
 if TYPE_CHECKING:
     from adapters.bundle_log import BundleLog
@@ -40,7 +41,7 @@ def place_of(ledgers: Sequence[str]) -> Place:
         return Place(" ".join(ledgers), partial(bundle, *paths), None, paths)
     (ledger,) = ledgers
     if ledger.startswith(KAFKA):
-        return Place(ledger, partial(_kafka, ledger.removeprefix(KAFKA), {}))
+        return Place(ledger, partial(_kafka, ledger.removeprefix(KAFKA), secured()))
     path = Path(ledger)
     if path.is_file():
         return Place(ledger, partial(_sqlite, path), path.parent)
@@ -55,8 +56,8 @@ def place_of(ledgers: Sequence[str]) -> Place:
     if (path / settings.FILE_NAME).exists():
         found = settings.load(path)
         if found.log.kind is settings.LogKind.KAFKA:
-            security = dict(found.log.security)
-            return Place(ledger, partial(_kafka, found.log.bootstrap, security), path)
+            opened = partial(_kafka, found.log.bootstrap, found.log.security)
+            return Place(ledger, opened, path)
         return Place(ledger, partial(_sqlite, found.log.file or path / "ledger.db"), path)
     if (path / "ledger.db").is_file():
         return Place(ledger, partial(_sqlite, path / "ledger.db"), path)
@@ -88,7 +89,8 @@ def _sqlite(path: Path) -> Log:
     return SqliteLog(path, clock_us=_no_clock)
 
 
-def _kafka(bootstrap: str, security: dict[str, object]) -> Log:
+def _kafka(bootstrap: str, security: Security) -> Log:
     from adapters.kafka_log import KafkaLog
 
-    return KafkaLog(bootstrap, client_id="synor-audit", security=security)
+    options = security.options("reader")
+    return KafkaLog(bootstrap, client_id="synor-audit", security=options)

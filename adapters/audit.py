@@ -13,13 +13,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from adapters.audit_faults import EXIT_CODES as EXIT_CODES
 from adapters.audit_faults import Diverged as Diverged
 from adapters.audit_reading import READ_BYTES, Reading
-from domain.canonical import state_hash
+from adapters.audit_report import LedgerReport as LedgerReport
+from adapters.audit_report import Verdict as Verdict
+from adapters.audit_report import hash_of_states as hash_of_states
 from domain.chain import BODY_CHANGED, ChainReader, Counted, LedgerStopped, Noise
 from domain.codec import Codec, CodecError
 from domain.commit import (
@@ -42,51 +43,12 @@ from domain.genesis import Genesis, TimeSource
 from domain.ids import Bytes16, PublicKey
 from domain.invariant import InvariantBroken
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
-from domain.market import Market
 from domain.merkle import MerkleTree
 from domain.ports import Log, LogDamaged, LogRecord, LogTruncated
 from domain.processor import DictStates, Processor, States, decode_commit
 from domain.rules import RulesUnknown
 from domain.signed import Verifier
-from domain.telemetry import INTAKE, TelemetryAccepted, TelemetryRefused
-from projections.totals import Totals
-
-
-@dataclass(slots=True)
-class LedgerReport:
-    """What an audit found of one ledger."""
-
-    ledger: Ledger
-    shard: int
-    commits: int = 0
-    events: int = 0
-    inputs: int = 0
-    readings: int = 0
-    noise: int = 0
-    input_bytes: int = 0
-    head: bytes = NO_HASH
-    root: bytes = b""
-    #: How far the ledger's partition is read, and where it ended when the audit began.
-    offset: int = 0
-    end_offset: int = 0
-    #: Records that the witness has read a second time.
-    witnessed: int = 0
-    #: Runs of telemetry, and their records, that the topic no longer has: their signed batches
-    #: were taken from the ledger's bulk, and the runs' digests were not compared with anything.
-    kept_runs: int = 0
-    kept_inputs: int = 0
-
-
-@dataclass(slots=True)
-class Verdict:
-    """A clean audit's findings."""
-
-    state_hash: str
-    reports: list[LedgerReport]
-    states: dict[tuple[Ledger, int], DictStates]
-    market: Market
-    totals: Totals
-
+from domain.telemetry import TelemetryAccepted, TelemetryRefused
 
 Watch = Callable[[Ledger, int, Any], None]
 
@@ -596,15 +558,3 @@ class LedgerAudit:
             if ours != theirs:
                 self._diverge("event_differs", f"{at}.{field}", f"{theirs!r}, expected {ours!r}")
         self._diverge("event_differs", f"{at}.payload", "its bytes are not the canonical ones")
-
-
-def hash_of_states(market: Market, states: dict[tuple[Ledger, int], DictStates]) -> str:
-    """The ``state_hash``: all aggregates of all ledgers, and all balances."""
-    entries: list[tuple[bytes, Any]] = []
-    for (ledger, _), held in states.items():
-        for aggregate, versioned in held.all.items():
-            if aggregate not in (LEDGER_ID, INTAKE):
-                entries.append((bytes([ledger]) + aggregate, versioned.state))
-    for (purse, owner), nano in market.folds.balances.all().items():
-        entries.append((b"\x00" + purse.value.encode() + owner, nano))
-    return state_hash(entries)

@@ -124,6 +124,13 @@ def show(lease: Which, api: ApiUrl = None, as_json: Json = False) -> None:
             ("posted to protocol", money("protocol_nano")),
             ("charged for leaving", money("early_nano") if whole(row["early_nano"]) else ""),
             ("refunded", money("refund_nano")),
+            ("reservation broken, binds to", at("broken_until_us")),
+            (
+                "compensation from stake",
+                ""
+                if row["broken_until_us"] is None
+                else f"{money('broken_taken_nano')} of {money('broken_due_nano')} due",
+            ),
         )
     )
     if row["lines"]:

@@ -191,9 +191,6 @@ FREE_BALANCE_TOO_SMALL: Final[Code] = code(
     531, "free_balance_too_small", "Deposit first, or lower quantity, limit, term or budget."
 )
 
-ROWS_OF_AN_ORDER: Final = 32  # as of a node's capacity
-REGION_LENGTH: Final = 64  # as of a node's region
-
 
 # Decide and evolve
 
@@ -239,7 +236,9 @@ def decide_place(
     parameters: Parameters,
 ) -> BidPlaced | Refused:
     """One bid. ``orders``: live ones of the beneficial owner; ``free_nano``: the buyer's."""
-    wrong = _wrong_terms(row, catalogue, parameters) or _wrong_materials(row, catalogue)
+    wrong = _wrong_terms(row, catalogue, parameters) or _wrong_materials(
+        row, catalogue, parameters.order_rows
+    )
     if wrong is not None:
         return wrong
     lot_milli = row.lot_milli or row.quantity_milli
@@ -293,7 +292,7 @@ def _wrong_terms(row: BidRow, catalogue: Catalogue, parameters: Parameters) -> R
         return Refused(QUANTITY_OUT_OF_RANGE, f"{row.quantity_milli} milli")
     if not 0 <= row.limit_nano <= QUANTITY_MAX or row.limit_nano % parameters.price_tick_nano:
         return Refused(PRICE_OFF_TICK, f"{row.limit_nano}, tick {parameters.price_tick_nano}")
-    if len(row.region) > REGION_LENGTH:
+    if len(row.region) > parameters.region_length:
         return Refused(REGION_TOO_LONG, f"{len(row.region)} characters")
     if row.lot_milli < 0 or row.quantity_milli % (row.lot_milli or row.quantity_milli):
         return Refused(LOT_DOES_NOT_DIVIDE, f"{row.lot_milli} of {row.quantity_milli} milli")
@@ -302,10 +301,10 @@ def _wrong_terms(row: BidRow, catalogue: Catalogue, parameters: Parameters) -> R
     return None
 
 
-def _wrong_materials(row: BidRow, catalogue: Catalogue) -> Refused | None:
+def _wrong_materials(row: BidRow, catalogue: Catalogue, most: int) -> Refused | None:
     """What is wrong with the bill of materials (R2.2) or its budget."""
     allocated = [extra.resource for extra in row.allocations]
-    if len(allocated) > ROWS_OF_AN_ORDER or len({*allocated}) < len(allocated):
+    if len(allocated) > most or len({*allocated}) < len(allocated):
         return Refused(NOT_ALLOCATED, f"{len(allocated)} rows")
     for extra in row.allocations:
         known: PriceRow | None = catalogue.row(extra.resource)
@@ -317,7 +316,7 @@ def _wrong_materials(row: BidRow, catalogue: Catalogue) -> Refused | None:
         ):
             return Refused(NOT_ALLOCATED, f"{extra.amount} of {extra.resource}")
     metered = [limit.resource for limit in row.metered]
-    if len(metered) > ROWS_OF_AN_ORDER or len({*metered}) < len(metered):
+    if len(metered) > most or len({*metered}) < len(metered):
         return Refused(NOT_METERED, f"{len(metered)} rows")
     for limit in row.metered:
         known = catalogue.row(limit.resource)

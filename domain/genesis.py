@@ -88,11 +88,23 @@ class Parameters:
     term_max_us: Annotated[int, "longest term of a lease (R2.3)"] = 90 * DAY_US
     live_orders: Annotated[int, "live orders per beneficial owner (R8.7)"] = 1000
     price_rows: Annotated[int, "rows of the price list at most (R2.3)"] = 1000
+    limit_slack_us: Annotated[int, "time that a lease's limits allow for beside its own (R4.8)"] = (
+        60 * SECOND_US
+    )
     generations: Annotated[int, "generations of a counter (R4.7)"] = 64
     generations_a_day: Annotated[int, "new generations per lease in a time (R4.7)"] = 10
     generations_within_us: Annotated[int, "the time in which they are counted"] = DAY_US
     slash_hour_ppm: Annotated[int, "of stake per hour of excess downtime (R5.4)"] = 10_000
     guilty_nodes: Annotated[int, "so many guilty nodes in a window take all stake (R5.6)"] = 3
+    guilty_ppm: Annotated[int, "a larger part of its nodes guilty takes all stake (R5.6)"] = 500_000
+    stake_parts: Annotated[int, "parts of a provider's stake at most: tranches and remainders"] = (
+        1000
+    )
+    order_rows: Annotated[int, "resources of an order beside its device, of each kind"] = 32
+    node_rows: Annotated[int, "resources of a node's capacity"] = 32
+    node_devices: Annotated[int, "device identities of a node"] = 64
+    region_length: Annotated[int, "characters of a region's name"] = 64
+    location_length: Annotated[int, "characters of a provider's location"] = 100
     uptime_min_ppm: Annotated[int, "lowest uptime that a provider may promise (R5)"] = 900_000
     uptime_max_ppm: Annotated[int, "highest uptime that a provider may promise"] = 999_999
     session_ahead_us: Annotated[int, "a session may start this far ahead of now"] = 5 * MINUTE_US
@@ -101,9 +113,18 @@ class Parameters:
 #: The largest number of rejections that anyone has to remember of a buyer.
 REJECTIONS_MAX: Final = 100
 
-#: Bounds of every parameter, wide on purpose: a replayed trace may need a beat of a day.
+_LONGEST_US: Final = 400 * DAY_US
+
+#: Bounds of every parameter, wide on purpose: a replayed trace may need a beat of a day. A period
+#: that begins anew at its end has a shortest length, so that time always gets past it.
 BOUNDS: Final[dict[str, tuple[int, int]]] = {
-    **{f.name: (0, 400 * DAY_US) for f in fields(Parameters) if f.name.endswith("_us")},
+    **{f.name: (0, _LONGEST_US) for f in fields(Parameters) if f.name.endswith("_us")},
+    "usage_window_us": (SECOND_US, _LONGEST_US),
+    "idle_us": (SECOND_US, _LONGEST_US),
+    "epoch_us": (SECOND_US, _LONGEST_US),
+    "round_us": (SECOND_US // 100, _LONGEST_US),
+    "grace_us": (SECOND_US // 10, _LONGEST_US),
+    "sla_window_us": (MINUTE_US, _LONGEST_US),
     "bonus_bps": (0, 500),
     "input_bytes": (4096, 448 * 1024),
     "stake_hours": (0, 100_000),
@@ -120,6 +141,13 @@ BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "early_ppm": (0, 1_000_000),
     "rejections": (0, REJECTIONS_MAX),
     "guilty_nodes": (1, 1_000_000),
+    "guilty_ppm": (0, 1_000_000),
+    "stake_parts": (2, 1_000),  # one event names them all
+    "order_rows": (1, 64),
+    "node_rows": (1, 64),
+    "node_devices": (1, 256),
+    "region_length": (1, 256),
+    "location_length": (1, 1_000),
     "uptime_min_ppm": (0, 999_999),
     "uptime_max_ppm": (0, 999_999),
 }
@@ -132,11 +160,6 @@ def broken_bounds(p: Parameters) -> tuple[str, ...]:
         for name, (low, high) in BOUNDS.items()
         if not low <= getattr(p, name) <= high
     ]
-    wrong.extend(
-        f"{positive} must be above zero"
-        for positive in ("usage_window_us", "round_us", "epoch_us", "sla_window_us", "grace_us")
-        if getattr(p, positive) == 0
-    )
     if p.uptime_max_ppm < p.uptime_min_ppm:
         wrong.append("uptime_max_ppm must be at least uptime_min_ppm")
     if p.grace_max_us < p.grace_us:

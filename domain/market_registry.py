@@ -249,6 +249,7 @@ def _register_provider(market: Market, request: Request) -> Refused | Sequence[R
         market.unit.state(aggregate),
         account=request.holder.account,
         uptime_ppm=(market.parameters.uptime_min_ppm, market.parameters.uptime_max_ppm),
+        location_length=market.parameters.location_length,
         now_us=market.time_us,
     )
     return _emitted(market, aggregate, said)

@@ -68,6 +68,7 @@ def _bond(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
         command.amount_nano,
         market.unit.state(aggregate),
         provider=provider_id,
+        parts_most=market.parameters.stake_parts,
         now_us=market.time_us,
     )
     if isinstance(said, Refused):
@@ -96,6 +97,7 @@ def _unbond(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
         required_nano=market.folds.stake.held_nano(provider_id),
         pot_open=bool(market.folds.stake.pots(provider_id)),
         release_us=market.time_us + market.parameters.unbonding_us,
+        parts_most=market.parameters.stake_parts,
         now_us=market.time_us,
     )
     if isinstance(said, Refused):
@@ -253,6 +255,7 @@ def _learn_contradiction(market: Market, commit: ForeignCommit, event: Contradic
         judged=fold.judged(slash),
         evidence_age_us=market.parameters.evidence_age_us,
         guilty_most=market.parameters.guilty_nodes,
+        guilty_ppm=market.parameters.guilty_ppm,
         now_us=market.time_us,
     )
     if isinstance(charge, Refused):

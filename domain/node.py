@@ -210,9 +210,6 @@ NODE_IS_BOUND: Final = code(
     423, "node_is_bound", "Wait until the time that its broken reservation binds it is over."
 )
 
-REGION_MAX: Final = 64
-CAPACITY_ROWS_MAX: Final = 32
-IDENTITIES_MAX: Final = 64
 #: Beside devices (rows that rounds price), what a node's stake is measured on (R6.2).
 CORES_AND_MEMORY: Final = ("container.cpu", "container.memory")
 
@@ -245,9 +242,9 @@ def decide_register(
     """One node of a batch; ``in_use`` says whether an unretired node holds a device."""
     if key_known:
         return Refused(KEY_EXISTS, row.key.hex())
-    if not 1 <= len(row.region) <= REGION_MAX or row.region != row.region.strip():
-        return Refused(REGION_INVALID, row.region[:REGION_MAX])
-    wrong = _wrong_capacity(row.capacity, catalogue)
+    if not 1 <= len(row.region) <= parameters.region_length or row.region != row.region.strip():
+        return Refused(REGION_INVALID, row.region[: parameters.region_length])
+    wrong = _wrong_capacity(row.capacity, catalogue, parameters.node_rows)
     if wrong:
         return Refused(CAPACITY_INVALID, wrong)
     beat_us = row.beat_us or parameters.beat_us
@@ -263,8 +260,9 @@ def decide_register(
         for resource, amount in capacity.items()
         if (priced := catalogue.row(resource)) is not None and priced.market
     )
-    if not max(1, devices) <= len(set(row.identities)) == len(row.identities) <= IDENTITIES_MAX:
-        return Refused(IDENTITIES_INVALID, f"{len(row.identities)} for {devices} devices")
+    named = len(row.identities)
+    if not max(1, devices) <= len(set(row.identities)) == named <= parameters.node_devices:
+        return Refused(IDENTITIES_INVALID, f"{named} for {devices} devices")
     held = next((identity for identity in row.identities if in_use(identity)), None)
     if held is not None:
         return Refused(DEVICE_IN_USE, held.hex())
@@ -284,8 +282,8 @@ def decide_register(
     )
 
 
-def _wrong_capacity(capacity: tuple[Amount, ...], catalogue: Catalogue) -> str:
-    if not 1 <= len(capacity) <= CAPACITY_ROWS_MAX:
+def _wrong_capacity(capacity: tuple[Amount, ...], catalogue: Catalogue, most: int) -> str:
+    if not 1 <= len(capacity) <= most:
         return f"{len(capacity)} rows"
     if len({amount.resource for amount in capacity}) < len(capacity):
         return "a resource stands twice"

@@ -10,6 +10,7 @@ from domain.invariant import invariant
 from domain.provider import Fault, StakeSlashed, StakeThawed, slashed_by, stake_after, thawed_by
 from domain.record import record
 from domain.refusal import Refused, code
+from domain.sla import MILLION
 from domain.stake import Stake
 
 
@@ -141,13 +142,15 @@ def decide_contradiction(
     judged: bool,
     evidence_age_us: int,
     guilty_most: int,
+    guilty_ppm: int,
     now_us: int,
 ) -> Charge | Refused:
     """What a contradiction costs (R5.6, R5.7); ``pot`` is the one that it would join.
 
     Its first instant is when the shard met it, which nobody can choose; the readings' own time is
     their signer's claim and only makes it too old. A node's key alone takes the node's share, once
-    in a pot; the provider's key, ``guilty_most`` nodes or more than half of the nodes take all.
+    in a pot; the provider's key, ``guilty_most`` nodes or more than ``guilty_ppm`` of the nodes
+    take all.
     """
     if judged:
         return Refused(EVIDENCE_REPEATED, accused.slash.hex())
@@ -156,7 +159,7 @@ def decide_contradiction(
     whole = (
         accused.by_provider
         or accused.guilty_nodes >= guilty_most
-        or accused.guilty_nodes * 2 > accused.nodes
+        or accused.guilty_nodes * MILLION > accused.nodes * guilty_ppm
     )
     charges = [c for c in pot.charges if c.fault is not Fault.DOWNTIME] if pot is not None else []
     most = max((c.base_nano for c in charges if c.whole), default=0)

@@ -249,9 +249,6 @@ TOO_MANY_TRANCHES: Final = code(
 RESPONSE_TIME_MS: Final = (0, 86_400_000)
 DURABILITY_PP12: Final = (0, 10**12)
 PENALTY_PPM: Final = (0, 1_000_000)
-LOCATION_MAX: Final = 100
-#: Parts of a provider's stake, so that the event that names them all keeps within its bytes.
-PARTS_MAX: Final = 1000
 
 
 # Decide
@@ -263,6 +260,7 @@ def decide_register(
     *,
     account: AccountId,
     uptime_ppm: tuple[int, int],
+    location_length: int,
     now_us: int,
 ) -> ProviderRegistered | Refused:
     """An account becomes a provider, with a commitment within its bounds (R5)."""
@@ -276,7 +274,7 @@ def decide_register(
     ):
         if not low <= value <= high:
             return Refused(COMMITMENT_OUT_OF_BOUNDS, f"{name} {value} is not in {low}..{high}")
-    if len(command.location) > LOCATION_MAX:
+    if len(command.location) > location_length:
         return Refused(LOCATION_TOO_LONG, f"{len(command.location)} characters")
     return ProviderRegistered(
         at_us=now_us,
@@ -292,13 +290,18 @@ def decide_register(
 
 
 def decide_bond(
-    amount_nano: int, state: ProviderState | None, *, provider: ProviderId, now_us: int
+    amount_nano: int,
+    state: ProviderState | None,
+    *,
+    provider: ProviderId,
+    parts_most: int,
+    now_us: int,
 ) -> StakeBonded | Refused:
     """A new tranche; the amount was found in the free balance."""
     if state is None:
         return Refused(NOT_A_PROVIDER)
-    if parts_of(state.stake) >= PARTS_MAX:
-        return Refused(TOO_MANY_TRANCHES, f"{parts_of(state.stake)} parts, at most {PARTS_MAX}")
+    if parts_of(state.stake) >= parts_most:
+        return Refused(TOO_MANY_TRANCHES, f"{parts_of(state.stake)} parts, at most {parts_most}")
     return StakeBonded(
         at_us=now_us,
         provider=provider,
@@ -325,6 +328,7 @@ def decide_unbond(
     required_nano: int,
     pot_open: bool,
     release_us: int,
+    parts_most: int,
     now_us: int,
 ) -> tuple[StakeUnbonding, ...] | Refused:
     """Newest tranche first, only above what is required (R6.3), one event per tranche."""
@@ -351,8 +355,8 @@ def decide_unbond(
                 )
             )
             rest -= part
-    if parts_of(stake) + len(events) > PARTS_MAX:
-        return Refused(TOO_MANY_TRANCHES, f"{parts_of(stake)} parts, at most {PARTS_MAX}")
+    if parts_of(stake) + len(events) > parts_most:
+        return Refused(TOO_MANY_TRANCHES, f"{parts_of(stake)} parts, at most {parts_most}")
     return tuple(events)
 
 

@@ -70,7 +70,7 @@ class Moment:
             now_us,
             parameters.early_us,
             parameters.late_us,
-            parameters.usage_window_us,
+            parameters.limit_slack_us,
             parameters.generations,
             parameters.generations_a_day,
             parameters.generations_within_us,

@@ -15,6 +15,7 @@ from domain.lease import (
     LeaseReady,
     LeaseToppedUp,
     ReclaimAnnounced,
+    ReservationBroken,
     UsagePosted,
 )
 from projections.fold_rows import At, Projection, Rows, copied
@@ -37,6 +38,8 @@ def _opened(rows: Rows, at: At, event: LeaseOpened) -> None:
         "provider_nano": 0,
         "protocol_nano": 0,
         "early_nano": 0,
+        "broken_due_nano": 0,
+        "broken_taken_nano": 0,
         "refund_nano": 0,
         "position": at.position,
     }
@@ -90,6 +93,16 @@ def _closed(rows: Rows, at: At, event: LeaseClosed) -> None:
     )
 
 
+def _broken(rows: Rows, at: At, event: ReservationBroken) -> None:
+    rows.change(
+        LEASE,
+        event.lease,
+        broken_until_us=event.until_us,
+        broken_due_nano=event.due_nano,
+        broken_taken_nano=event.taken_nano,
+    )
+
+
 LEASES: Final = Projection(
     name="leases",
     ledger=Ledger.MARKET,
@@ -102,5 +115,6 @@ LEASES: Final = Projection(
         UsagePosted: _posted,
         LeaseEnded: _ended,
         LeaseClosed: _closed,
+        ReservationBroken: _broken,
     },
 )

@@ -14,7 +14,7 @@ from sqlalchemy import Index
 from projections.columns import integer, json, octets, table, text, truth, wide
 
 #: Raised with every change of a table or a fold: a read model of another version is made anew.
-VERSION: Final = 3
+VERSION: Final = 4
 
 # The read model itself
 
@@ -269,6 +269,9 @@ LEASE: Final = table(
     wide("provider_nano"),
     wide("protocol_nano"),
     integer("early_nano"),
+    integer("broken_until_us", null=True),
+    wide("broken_due_nano"),
+    wide("broken_taken_nano"),
     wide("refund_nano"),
     integer("position"),
     Index("lease_by_position", "position"),

@@ -17,6 +17,7 @@ from adapters.api_pages import duration, milli, moment, percent, synor
 from adapters.kafka_broker import free_ports
 from domain.provider import provider_of
 from tests.api.conftest import Scene
+from tests.projections.story_cast import PRICE_NANO
 from tests.support.chromium import page_source, screenshot
 
 LISTS = ("/", "/book", "/leases", "/providers", "/accounts", "/epochs")
@@ -187,3 +188,18 @@ def test_a_real_browser_shows_each_page(scene: Scene, served: str, tmp_path: Pat
             picture = tmp_path / "overview.png"
             screenshot(f"{served}{path}", picture)
             assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_broken_reservation_is_told_on_the_page_of_its_lease(shared: Scene) -> None:
+    """How long the node is bound, and what the buyer was due and got; of other leases nothing."""
+    leases = shared.client.get("/v1/leases?limit=200").json()["items"]
+    told = {
+        lease["lease"]: "Broken reservation" in shared.client.get(f"/leases/{lease['lease']}").text
+        for lease in leases
+    }
+    broken = {each["lease"]: each["broken_until_us"] is not None for each in leases}
+    assert told == broken
+    assert len({*broken.values()}) == 2
+    for each in leases:
+        due = PRICE_NANO if broken[each["lease"]] else 0
+        assert (int(each["broken_due_nano"]), int(each["broken_taken_nano"])) == (due, 0)

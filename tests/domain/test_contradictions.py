@@ -315,7 +315,7 @@ def test_a_charge_is_the_share_or_all_of_the_base(
         nodes=nodes,
     )
     said = decide_contradiction(
-        accused, None, judged=False, evidence_age_us=10, guilty_most=3, now_us=6
+        accused, None, judged=False, evidence_age_us=10, guilty_most=3, guilty_ppm=500_000, now_us=6
     )
     due = base if guilty >= 3 or 2 * guilty > nodes else min(share, base)
     if due:

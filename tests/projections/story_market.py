@@ -13,11 +13,13 @@ from domain.ids import (
 from domain.journal import NOBODY, Posting, Purse, move
 from domain.key import RowRefused
 from domain.lease import (
+    BREAKS,
     EndReason,
     LeaseClosed,
     LeaseEnded,
     LeaseOpened,
     LeaseReady,
+    ReservationBroken,
     UsageLine,
     UsagePosted,
 )
@@ -302,19 +304,37 @@ class MarketTelling(Telling):
         each = self.leases.pop(self.random.randrange(len(self.leases)))
         self.taken_milli[each.offer] -= each.device_milli
         now = self.step()
+        reason = self.random.choice(list(EndReason))
         self.tell(
             each.lease,
             LeaseEnded(
                 at_us=now,
                 lease=each.lease,
                 node=each.node,
-                reason=self.random.choice(list(EndReason)),
+                reason=reason,
                 was_active=each.ready,
                 closing_us=now + 600 * SECOND,
                 early_nano=0,
                 postings=(),
             ),
         )
+        if reason in BREAKS:
+            self.tell(
+                each.lease,
+                ReservationBroken(
+                    at_us=now,
+                    lease=each.lease,
+                    node=each.node,
+                    provider=provider_of(each.account),
+                    buyer=each.buyer,
+                    until_us=now + 7200 * SECOND,
+                    reference_nano=PRICE_NANO,
+                    due_nano=Wide(PRICE_NANO),
+                    taken_nano=Wide(0),
+                    shortfall_nano=Wide(PRICE_NANO),
+                    postings=(),
+                ),
+            )
         left = [
             (purse, self.balances.of(purse, each.lease))
             for purse in (Purse.ESCROW_ALLOCATED, Purse.ESCROW_USAGE)

@@ -24,6 +24,7 @@ from adapters.bootstrap import Network, worker
 from adapters.ed25519 import Signer, sign_input
 from adapters.embedded import SystemKeys, create_topics, genesis_of
 from adapters.eventsourcing_index import Depth
+from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.metering_workload import Encoding, Fleet
 from domain.commit import (
     LEDGER_TOPICS,
@@ -239,6 +240,7 @@ def bench_metering(shape: Shape) -> dict[str, Any]:
         create_topics(network, admin)
         log = open_log()
         _write_market(network, log, fleet, keys)
+        own_log = OwnThreadLog(open_log)
         shard = worker(
             network,
             Ledger.METERING,
@@ -248,6 +250,7 @@ def bench_metering(shape: Shape) -> dict[str, Any]:
             signer=keys.metering,
             topics=network.bound_topics(log),
             clock_us=now_us,
+            own_log=own_log,
         )
         while shard.turn():
             pass
@@ -255,6 +258,7 @@ def bench_metering(shape: Shape) -> dict[str, Any]:
         figures = _throughput(shard, log, shape)
         figures |= _latency(shard, place, shape, start_us, network.hash, figures)
         shard.close()
+        own_log.close()
     figures["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     return figures
 

@@ -24,11 +24,13 @@ from adapters.audit import (
     hash_of_states,
 )
 from adapters.avro_codec import AvroCodec
+from adapters.commits_ahead import CommitsAhead
 from adapters.ed25519 import Signer, VerifyPool
 from adapters.eventsourcing_index import Depth, LedgerIndex
 from adapters.eventsourcing_mapper import AvroMapper
 from adapters.eventsourcing_partition import LedgerIdentity, LedgerPartition
 from adapters.eventsourcing_recorder import LedgerRecorder
+from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.evm_rpc import keccak
 from adapters.fastavro_witness import FastavroWitness
 from adapters.ledger_application import LedgerApplication
@@ -36,7 +38,7 @@ from adapters.settings import SnapshotSettings
 from adapters.snapshot_keeper import SnapshotKeeper, SnapshotPolicy
 from adapters.worker import Worker
 from adapters.worker_reading import writer_of
-from adapters.worker_stores import HeldStates, Snapshots
+from adapters.worker_stores import HeldStates, OwnLedger, Snapshots
 from domain import market, metering, metering_states, settlement
 from domain.account import AccountEvent
 from domain.bid import BidEvent
@@ -336,12 +338,21 @@ def worker(
     cut: Callable[[Unit], bool] = full,
     figures: Figures | None = None,
     snapshots: Snapshots | None = None,
+    own_log: OwnThreadLog | None = None,
 ) -> Worker:
-    """A processor at work: its ledger written through the library, its inputs read from the log."""
+    """A processor at work: its ledger written through the library, its inputs read from the log.
+
+    With a log of its own for its ledger, a metering shard decides the next step while the last one
+    is appended; without, each turn ends with what it decided on the log.
+    """
     depth = Depth.COMMITS if ledger is Ledger.METERING else Depth.PAYLOADS
-    partition = network.partition(ledger, shard, log=log, index=index, depth=depth, signer=signer)
+    partition = network.partition(
+        ledger, shard, log=own_log or log, index=index, depth=depth, signer=signer
+    )
     application_ = application(partition, network)
-    own = HeldStates(application_) if ledger is Ledger.METERING else application_
+    own: OwnLedger = application_
+    if ledger is Ledger.METERING:
+        own = HeldStates(application_ if own_log is None else CommitsAhead(application_))
     return Worker(
         make=lambda states: network.processor(ledger, shard, states),
         own=own,

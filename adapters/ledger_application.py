@@ -211,6 +211,10 @@ class LedgerApplication(Application[UUID]):
         self._notify(recordings)
         return recordings
 
+    def settle(self, *, wait: bool) -> bool:
+        """A commit is recorded when ``commit`` returns."""
+        return True
+
     def forget(self) -> None:
         """Drop every cached state, since they may be of a history that did not happen."""
         # The library's LRUCache.clear() leaves its entries in place, so there is a new cache.

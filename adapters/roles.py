@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +22,7 @@ from adapters.bootstrap import Network, snapshots_by, worker
 from adapters.ed25519 import Signer
 from adapters.embedded import create_topics
 from adapters.eventsourcing_index import Depth
+from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.l1_turns import SenderTurn, WatcherTurn
 from adapters.roles_clock import TICK_US, Clock, now_us
 from adapters.settings import ChainKind, ChainSettings, LogKind, Settings, SettingsInvalid
@@ -63,22 +65,22 @@ class Deployment:
 
     def log(self, stack: ExitStack, role: str) -> Log:
         """The log, for one thread; closed with ``stack``."""
+        return stack.enter_context(closing(self.open_log(role)))
+
+    def open_log(self, role: str) -> Log:
+        """The log, for one thread, which closes it."""
         found = self.settings.log
         if found.kind is LogKind.SQLITE:
             from adapters.sqlite_log import SqliteLog
 
             assert found.file is not None
-            return stack.enter_context(closing(SqliteLog(found.file, clock_us=now_us)))
+            return SqliteLog(found.file, clock_us=now_us)
         from adapters.kafka_log import KafkaLog
 
-        return stack.enter_context(
-            closing(
-                KafkaLog(
-                    found.bootstrap,
-                    client_id=f"synor-{role}",
-                    security=found.security.options(_principal(role)),
-                )
-            )
+        return KafkaLog(
+            found.bootstrap,
+            client_id=f"synor-{role}",
+            security=found.security.options(_principal(role)),
         )
 
     @contextmanager
@@ -226,7 +228,12 @@ def work(
     def run(shard: int) -> Callable[[threading.Event], None]:
         def body(stop: threading.Event) -> None:
             with ExitStack() as stack:
-                log = deployment.log(stack, f"{ledger.name.lower()}-{shard}")
+                role = f"{ledger.name.lower()}-{shard}"
+                log = deployment.log(stack, role)
+                own_log = None
+                if ledger is Ledger.METERING:
+                    own_log = OwnThreadLog(partial(deployment.open_log, role))
+                    stack.callback(own_log.close)
                 made = worker(
                     network,
                     ledger,
@@ -245,6 +252,7 @@ def work(
                         signer=signer,
                         say=say,
                     ),
+                    own_log=own_log,
                 )
                 stack.callback(made.close)
                 made.recover()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -57,6 +58,16 @@ class Recovery:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Flying:
+    """A commit that was given to the own ledger and is not known to be on it."""
+
+    unit: Unit
+    runs: list[Run]
+    bytes_before: int
+    began_ns: int
+
+
 class Worker:
     """One processor, its own ledger, and the partitions that it reads."""
 
@@ -98,6 +109,7 @@ class Worker:
         self._snapshots = snapshots
         self._height = -1
         self._runs: list[Run] = []
+        self._flying: _Flying | None = None
         self._readings: list[Reading] = []
         self._recovered = False
         self.processor: Processor = make(own)
@@ -108,7 +120,7 @@ class Worker:
     # Turns
 
     def turn(self, *, wait_s: float = 0.0) -> bool:
-        """Read what every source has, decide, commit. True if anything was appended.
+        """Read what every source has, decide, commit. True if anything was or is being appended.
 
         With ``wait_s`` the first source without a record is waited on. Raises ``LedgerStopped``
         where no reader may go on, ``RulesUnknown`` where this program may not, and the log's
@@ -123,10 +135,14 @@ class Worker:
             self._commit_if_due()
             self._tell_noise()
             if self._snapshots is not None and self.commits != before and self._snapshots.due():
+                self._settle(wait=True)
+                self._commit_if_due()
+                self._settle(wait=True)
                 self._remember(self._snapshots)
         except Exception as error:
             # Whatever it was, what this step decided is not on the ledger, or not known to be.
             self._recovered = False
+            self._flying = None
             if isinstance(error, self._own.lost):
                 self.lost_races += 1
                 self._told.raced()
@@ -134,7 +150,7 @@ class Worker:
             if isinstance(error, LedgerStopped):
                 self._told.stopped(error.name)
             raise
-        return self.commits != before
+        return self.commits != before or self._flying is not None
 
     def position(self, topic: str, partition: int) -> int:
         """The offset that is read next of a source, committed or not."""
@@ -143,13 +159,15 @@ class Worker:
     def committed(self, topic: str, partition: int) -> int:
         """The offset up to which a source is consumed by commits."""
         reading = self._reading(topic, partition)
-        waiting = [run.first for run in self._runs if run.reading is reading]
+        flying = self._flying.runs if self._flying is not None else ()
+        waiting = [run.first for run in (*flying, *self._runs) if run.reading is reading]
         return min(waiting, default=reading.next_offset)
 
     def commit_now(self) -> None:
         """Commit what was consumed, if anything was; else a step waits for the idle interval."""
         if self._runs:
             self._commit()
+        self._settle(wait=True)
 
     def _reading(self, topic: str, partition: int) -> Reading:
         return next(
@@ -158,9 +176,13 @@ class Worker:
 
     def close(self) -> None:
         """Release the ledger's index; the log belongs to the caller."""
-        if self._snapshots is not None:
-            self._snapshots.close()
-        self._commits.index.close()
+        try:
+            with suppress(*self._own.lost):
+                self._settle(wait=True)
+        finally:
+            if self._snapshots is not None:
+                self._snapshots.close()
+            self._commits.index.close()
 
     def rest(self) -> None:
         """Commit what was consumed and leave a snapshot, if there is one worth while."""
@@ -174,6 +196,7 @@ class Worker:
         began_ns = time.perf_counter_ns()
         self._own.forget()
         self._runs = []
+        self._flying = None
         before = self._recall()
         keep = self._own.keep if isinstance(self._own, HeldStates) else None
         last: dict[tuple[str, int], InputRun] = {}
@@ -439,11 +462,15 @@ class Worker:
                 self._told.noise((source.topic, source.partition), reading.chain.noise_count)
 
     def _commit_if_due(self) -> None:
+        if not self._settle(wait=False):
+            # What comes until then goes into the next commit together.
+            return
         unit = self.processor.unit
         if unit.events or (self._runs and self.processor.idle_is_due()):
             self._commit()
 
     def _commit(self) -> None:
+        self._settle(wait=True)
         processor = self.processor
         before, began_ns = self._commits.written_bytes, time.perf_counter_ns()
         self._own.commit(
@@ -457,15 +484,26 @@ class Worker:
             ),
             height=self._height + 1,
         )
-        # From here the step is durable; a crash before the next line changes nothing.
+        self._flying = _Flying(processor.unit, self._runs, before, began_ns)
         self._height += 1
-        self.commits += 1
-        size_bytes = self._commits.written_bytes - before
-        self._told.committed(processor.unit, size_bytes=size_bytes, began_ns=began_ns)
-        if self._snapshots is not None:
-            self._snapshots.committed(len(processor.unit.events), processor.unit.bulk_bytes)
         self._runs = []
         processor.begin()
+        self._settle(wait=False)
+
+    def _settle(self, *, wait: bool) -> bool:
+        """Whether all that was given to the ledger is durable on it; raises what prevents that."""
+        flying = self._flying
+        if flying is None:
+            return True
+        if not self._own.settle(wait=wait):
+            return False
+        self._flying = None
+        self.commits += 1
+        size_bytes = self._commits.written_bytes - flying.bytes_before
+        self._told.committed(flying.unit, size_bytes=size_bytes, began_ns=flying.began_ns)
+        if self._snapshots is not None:
+            self._snapshots.committed(len(flying.unit.events), flying.unit.bulk_bytes)
+        return True
 
 
 def _with_height(run: InputRun, known: InputRun) -> InputRun:

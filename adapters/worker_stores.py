@@ -10,8 +10,8 @@ from domain.commit import CommitHeader
 from domain.processor import DictStates, Emitted, Processor, States, Versioned
 
 
-class OwnLedger(States, Protocol):
-    """The store of a processor's own ledger; ``LedgerApplication`` is the one."""
+class Recording(Protocol):
+    """What records the commits of a processor's own ledger."""
 
     @property
     def lost(self) -> tuple[type[Exception], ...]:
@@ -29,9 +29,17 @@ class OwnLedger(States, Protocol):
         """Record one step as the commit of ``height``; raises one of ``lost`` or a log error."""
         ...
 
+    def settle(self, *, wait: bool) -> bool:
+        """Whether the last commit is recorded. Raises what ``commit`` did not yet know."""
+        ...
+
     def forget(self) -> None:
         """Drop cached states."""
         ...
+
+
+class OwnLedger(States, Recording, Protocol):
+    """The store of a processor's own ledger; ``LedgerApplication`` is the one."""
 
     def held(self) -> Sequence[Versioned]:
         """The states in memory, for a snapshot: of committed steps, by their versions."""
@@ -48,7 +56,7 @@ class HeldStates(DictStates):
     Folding an aggregate's events on first touch would read every accepted batch there ever was.
     """
 
-    def __init__(self, own: OwnLedger) -> None:
+    def __init__(self, own: Recording) -> None:
         """Hold the states of ``own``, which records."""
         super().__init__()
         self._own = own
@@ -66,6 +74,10 @@ class HeldStates(DictStates):
         said = self._own.commit(events, (), header, height=height)
         self.keep(states)
         return said
+
+    def settle(self, *, wait: bool) -> bool:
+        """See ``Recording``."""
+        return self._own.settle(wait=wait)
 
     def forget(self) -> None:
         """Drop all states; recovery brings them back."""

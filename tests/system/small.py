@@ -193,6 +193,7 @@ class SmallSystem:
         shards: int = 2,
         make_worker: MakeWorker | None = None,
         rivals: Sequence[Seat] = (),
+        make_inputs: Callable[[Log], Sent] = Sent,
         rules_version: int = NEWEST,
         more: Story | None = None,
     ) -> None:
@@ -211,7 +212,7 @@ class SmallSystem:
         }
         seconds = [Supervised(lambda seat=seat: make(*seat)) for seat in rivals]  # type: ignore[misc]
         self.workers = [*self.seats.values(), *seconds]
-        self.inputs = Sent(log)
+        self.inputs = make_inputs(log)
         self.script = Script(self, more or {})
         self.time = LogicalTime(
             inputs=self.inputs,

@@ -32,7 +32,7 @@ from adapters.eventsourcing_partition import LedgerIdentity, LedgerPartition
 from adapters.eventsourcing_recorder import LedgerRecorder
 from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.evm_rpc import keccak
-from adapters.fastavro_witness import FastavroWitness
+from adapters.fastavro_witness import TELEMETRY_ONE_IN, FastavroWitness
 from adapters.ledger_application import LedgerApplication
 from adapters.settings import SnapshotSettings
 from adapters.snapshot_keeper import SnapshotKeeper, SnapshotPolicy
@@ -435,9 +435,15 @@ def first_genesis(log: Log, codec: AvroCodec) -> tuple[Genesis, int]:
 
 
 def ledger_audit(
-    network: Network, log: Log, ledger: Ledger, shard: int, watch: Watch | None = None
+    network: Network,
+    log: Log,
+    ledger: Ledger,
+    shard: int,
+    watch: Watch | None = None,
+    *,
+    every: int = TELEMETRY_ONE_IN,
 ) -> LedgerAudit:
-    """The audit of one ledger, before its first commit."""
+    """The audit of one ledger, before its first commit; ``every`` is the witness's share."""
     return LedgerAudit(
         log=log,
         codec=network.codec,
@@ -450,19 +456,23 @@ def ledger_audit(
         make=partial(network.processor, ledger, shard, audit=True),
         wanted=network.wanted(ledger)(ledger),
         watch=watch,
-        witness=FastavroWitness(network.codec),
+        witness=FastavroWitness(network.codec, telemetry_one_in=every),
     )
 
 
 def audit(
-    network: Network, log: Log, progress: Callable[[LedgerReport], None] | None = None
+    network: Network,
+    log: Log,
+    progress: Callable[[LedgerReport], None] | None = None,
+    *,
+    every: int = TELEMETRY_ONE_IN,
 ) -> Verdict:
     """Re-derive every ledger of a network from a log. Raises ``Diverged`` at the first fault."""
     totals = Totals()
     reports, states = [], {}
     processors: dict[Ledger, Processor] = {}
     for ledger, shard in network.ledgers():
-        one = ledger_audit(network, log, ledger, shard, totals.see)
+        one = ledger_audit(network, log, ledger, shard, totals.see, every=every)
         for report in one.run():
             if progress is not None:
                 progress(report)

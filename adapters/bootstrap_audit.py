@@ -16,6 +16,7 @@ from typing import Final
 from adapters.audit import Diverged, LedgerReport, Verdict
 from adapters.avro_codec import AvroCodec
 from adapters.bootstrap import Network, concluded, ledger_audit
+from adapters.fastavro_witness import TELEMETRY_ONE_IN
 from domain.commit import Ledger
 from domain.genesis import Genesis
 from domain.ids import AccountId, Hash32
@@ -34,7 +35,12 @@ _POLL_S: Final = 0.1
 
 
 def audit_on_cores(
-    network: Network, open_log: OpenLog, *, jobs: int = 2, progress: Progress | None = None
+    network: Network,
+    open_log: OpenLog,
+    *,
+    jobs: int = 2,
+    every: int = TELEMETRY_ONE_IN,
+    progress: Progress | None = None,
 ) -> Verdict:
     """``bootstrap.audit`` with the shards and settlement in other processes.
 
@@ -60,13 +66,13 @@ def audit_on_cores(
         max(jobs - 1, 1), mp_context=context, initializer=_tell_to, initargs=(told, stop)
     ) as pool:
         others = {
-            pool.submit(_audit_one, open_log, genesis, network.shards, ledger, shard)
+            pool.submit(_audit_one, open_log, genesis, network.shards, ledger, shard, every)
             for ledger, shard in network.ledgers()
             if ledger is not Ledger.MARKET
         }
         try:
             with closing(open_log()) as log:
-                one = ledger_audit(network, log, Ledger.MARKET, 0, totals.see)
+                one = ledger_audit(network, log, Ledger.MARKET, 0, totals.see, every=every)
                 for report in one.run():
                     listen()
                     if progress is not None:
@@ -126,14 +132,16 @@ class _One:
     fault: _Fault | None = None
 
 
-def _audit_one(open_log: OpenLog, genesis: bytes, shards: int, ledger: Ledger, shard: int) -> _One:
+def _audit_one(
+    open_log: OpenLog, genesis: bytes, shards: int, ledger: Ledger, shard: int, every: int
+) -> _One:
     codec = AvroCodec()
     network = Network(
         codec.decode(Genesis, genesis), Hash32(hashlib.sha256(genesis).digest()), shards, codec
     )
     totals = Totals()
     with closing(open_log()) as log:
-        one = ledger_audit(network, log, ledger, shard, totals.see)
+        one = ledger_audit(network, log, ledger, shard, totals.see, every=every)
         try:
             told_at = time.monotonic()
             for report in one.run():

@@ -54,6 +54,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "watch": Entry("cli_roles", "watch", "Sign what is final in the vault on the L1."),
     "send": Entry("cli_roles", "send", "Take checkpoints to the L1."),
     "audit": Entry("cli_audit", "audit", "Re-derive every commit and compare."),
+    "export": Entry("cli_export", "export", "Write a ledger into one file for auditors."),
     "replay": Entry("cli_replay", "replay", "Turn foreign data into a ledger."),
     "demo": Entry("cli_demo", "demo", "Tell the story of a small market."),
     "bench": Entry("cli_bench", "app", "Measure the processors."),

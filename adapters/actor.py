@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from adapters.ed25519 import Signer, sign_input
+from adapters.ed25519 import Signer, prove, sign_input
 from domain.codec import Codec
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
+from domain.genesis import Role
 from domain.ids import Hash32, PublicKey, derive
 from domain.ports import Log
 
@@ -65,6 +66,10 @@ class Actor:
             self._codec, self._signer, self._genesis_hash, payload, self.session_us, number
         )
         return wire
+
+    def prove(self, account: bytes, role: Role) -> bytes:
+        """This key's signature that it is to be of an account, in a role."""
+        return prove(self._signer, self._genesis_hash, account, role)
 
     def command(self, payload: Any) -> int:
         """Append a command; returns the number that it was sent under."""

@@ -432,7 +432,9 @@ LISTINGS: Final[Mapping[str, Listing]] = {
             "reason",
         ),
         _listing("accounts", "Accounts.", ACCOUNT, ("position",), "owner", "key"),
-        _listing("keys", "Keys and what they may do.", KEY, ("key",), "account", "role", "node"),
+        _listing(
+            "keys", "Keys and what they may do.", KEY, ("key",), "key", "account", "role", "node"
+        ),
         _listing(
             "balances",
             "Purses that are not empty.",

@@ -30,7 +30,7 @@ class Entry:
 
 
 COMMANDS: Final[dict[str, Entry]] = {
-    "key": Entry("cli_key", "app", "Make and show identity files."),
+    "key": Entry("cli_key", "app", "Make identity files; register, rotate and revoke keys."),
     "account": Entry("cli_account", "app", "Open and show an account."),
     "deposit": Entry("cli_money", "deposit", "Put tokens of the L1 into an account."),
     "withdraw": Entry("cli_money", "withdraw", "Ask for free money, to be claimed."),

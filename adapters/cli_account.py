@@ -21,7 +21,7 @@ from adapters.cli_failures import Asked
 from adapters.cli_output import Json, commands, document, facts, positioned, said, table
 from adapters.cli_shown import field_name, whole
 from adapters.cli_units import hexadecimal, shown_synor, shown_time
-from domain.ids import AccountId, Address, PublicKey, account_of
+from domain.ids import AccountId, Address, account_of
 
 app = commands()
 
@@ -66,41 +66,6 @@ def admit(
 
     admitted = AccountId(hexadecimal(account, 16, "an account"))
     told(speaker(api, key, passphrase_file).command(AdmitAccount(account=admitted)), as_json)
-
-
-@app.command("key-add")
-def key_add(
-    public: Annotated[str, typer.Argument(help="Ed25519 public key, in hex.")],
-    key: KeyFile,
-    gateway: Annotated[
-        bool, typer.Option(help="It may sign telemetry and offers; else it is another owner key.")
-    ] = False,
-    api: ApiUrl = None,
-    passphrase_file: PassphraseFile = None,
-    as_json: Json = False,
-) -> None:
-    """Register another key of the account."""
-    from domain.genesis import Role
-    from domain.key import RegisterKey
-
-    added = PublicKey(hexadecimal(public, 32, "a public key"))
-    role = Role.GATEWAY if gateway else Role.OWNER
-    told(speaker(api, key, passphrase_file).command(RegisterKey(key=added, role=role)), as_json)
-
-
-@app.command("key-revoke")
-def key_revoke(
-    public: Annotated[str, typer.Argument(help="Ed25519 public key, in hex.")],
-    key: KeyFile,
-    api: ApiUrl = None,
-    passphrase_file: PassphraseFile = None,
-    as_json: Json = False,
-) -> None:
-    """Take a key of the account out of force, for ever; not the last owner key."""
-    from domain.key import RevokeKey
-
-    revoked = PublicKey(hexadecimal(public, 32, "a public key"))
-    told(speaker(api, key, passphrase_file).command(RevokeKey(key=revoked)), as_json)
 
 
 @app.command("payee")

@@ -185,6 +185,16 @@ class Speaker:
         """The account that the key opens."""
         return account_of(self.key)
 
+    @property
+    def genesis_hash(self) -> bytes:
+        """The network that it speaks to."""
+        return self._genesis_hash
+
+    def holder(self) -> bytes:
+        """The account that the key acts for: the one that it opened, or that registered it."""
+        rows = list(self.api.items("/v1/keys", 1, key=self.key.hex()))
+        return bytes.fromhex(rows[0]["account"]) if rows else self.account
+
     def id_of(self, kind: str, number: int, row: int = 0) -> bytes:
         """The id of what a command of this session makes."""
         return derive(kind, self.key, self.session_us, number, row)

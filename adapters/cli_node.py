@@ -79,19 +79,26 @@ def register(
     grace: Annotated[
         str, typer.Option(help="Silence after which it is down; 0s: the default.")
     ] = "0s",
+    node_passphrase_file: Annotated[
+        Path | None, typer.Option(help="Passphrase of the node's identity, if it is another.")
+    ] = None,
     api: ApiUrl = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
-    """Register a node of the identity's provider."""
+    """Register a node of the identity's provider; its own key signs that it is to be of it."""
+    from adapters.ed25519 import Signer, prove
+    from domain.genesis import Role
     from domain.node import Amount, NodeRow, RegisterNodes
 
     capacity = tuple(Amount(resource=name, amount=amount) for name, amount in map(allocation, has))
     pieces = sum(-(-a.amount // 1000) for a in capacity if a.resource.startswith("gpu."))
     # Without serial numbers a device is known by its node's key, which registers once.
     serials = device or [f"{public_of(node_key).hex()}/{n}" for n in range(max(pieces, 1))]
+    who = speaker(api, key, passphrase_file)
+    node_signer = Signer(identity(node_key, node_passphrase_file or passphrase_file).ledger)
     row = NodeRow(
-        key=public_of(node_key),
+        key=node_signer.public,
         region=region,
         capacity=capacity,
         identities=tuple(
@@ -99,8 +106,8 @@ def register(
         ),
         beat_us=duration(beat),
         grace_us=duration(grace),
+        proof=prove(node_signer, who.genesis_hash, who.holder(), Role.NODE),
     )
-    who = speaker(api, key, passphrase_file)
     sent = who.command(RegisterNodes(nodes=(row,)))
     told(
         sent,

@@ -38,6 +38,7 @@ from adapters.demo_story import (
     Want,
     script,
 )
+from adapters.ed25519 import prove
 from adapters.embedded import Embedded, SystemKeys, create_topics, derived_signer, genesis_of
 from adapters.eventsourcing_index import Depth
 from adapters.evm_chain import EvmChain
@@ -51,7 +52,7 @@ from domain.account import OpenAccount
 from domain.bid import PlaceBids
 from domain.checkpoint import CheckpointAnchored, CheckpointMade, PayoutLeaf
 from domain.commit import Ledger
-from domain.genesis import DAY_US, HOUR_US, TimeSource
+from domain.genesis import DAY_US, HOUR_US, Role, TimeSource
 from domain.ids import AccountId, Hash32, LeaseId, NodeId, Wide, account_of, derive, shard_of
 from domain.key import CommandAnswered
 from domain.l1 import account_word
@@ -228,6 +229,7 @@ class Demo:
             rows.append(
                 NodeRow(
                     key=signer.public,
+                    proof=prove(signer, self.network.hash, account_of(person.key), Role.NODE),
                     region=REGION,
                     capacity=tuple(Amount(resource=r, amount=n) for r, n in CAPACITY[resource]),
                     identities=tuple(

@@ -14,7 +14,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
 )
 
 from domain.codec import Codec
+from domain.genesis import Role
 from domain.ids import Hash32, PublicKey
+from domain.key import possession
 from domain.signed import Signed, Verifier, preimage
 
 _KEY_BYTES: Final = 32
@@ -109,6 +111,11 @@ class Signer:
     def sign(self, message: bytes) -> bytes:
         """The signature, 64 bytes; the same for the same message."""
         return self._private.sign(message)
+
+
+def prove(signer: Signer, genesis: bytes, account: bytes, role: Role) -> bytes:
+    """A new key's own signature that it is to be of this account, in this role."""
+    return signer.sign(possession(genesis, account, signer.public, role))
 
 
 def sign_input(

@@ -111,9 +111,9 @@ class Cast:
     def _actor(self, name: str) -> Actor:
         return self._actor_of(derived_signer(self._seed, name))
 
-    def node_key(self, key: str) -> Any:
-        """The public key of a node; its gateway signs for it."""
-        return derived_signer(self._seed, f"node/{key}").public
+    def node(self, key: str) -> Actor:
+        """A node's own key; its gateway signs for it."""
+        return self._actor(f"node/{key}")
 
     # Sending
 
@@ -184,7 +184,14 @@ class Cast:
                     penalty_ppm=said.penalty_ppm,
                 ),
             )
-            self.command(owner, RegisterKey(key=gateway.key, role=Role.GATEWAY))
+            self.command(
+                owner,
+                RegisterKey(
+                    key=gateway.key,
+                    role=Role.GATEWAY,
+                    proof=gateway.prove(account_of(owner.key), Role.GATEWAY),
+                ),
+            )
         return known
 
     # Money

@@ -44,7 +44,8 @@ from domain.bid import (
 )
 from domain.catalogue import Catalogue
 from domain.commit import Ledger
-from domain.ids import BidId, Hash32, LeaseId, OfferId, shard_of
+from domain.genesis import Role
+from domain.ids import BidId, Hash32, LeaseId, OfferId, account_of, shard_of
 from domain.lease import (
     CloseLease,
     CompleteLease,
@@ -292,11 +293,13 @@ class Driver:
                 raise ReplayRefused(f"two rows become the node {one.key!r}")
             provider = self.cast.provider(one.provider)
             node = Node(key=one.key, provider=provider, capacity=one.capacity)
-            public = self.cast.node_key(one.key)
+            own = self.cast.node(one.key)
+            public = own.key
             self._nodes[one.key] = self._by_key[public] = node
             rows.setdefault(one.provider, []).append(
                 NodeRow(
                     key=public,
+                    proof=own.prove(account_of(provider.owner.key), Role.NODE),
                     region=one.region,
                     capacity=tuple(Amount(resource=r, amount=a) for r, a in one.capacity),
                     identities=tuple(

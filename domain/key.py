@@ -6,10 +6,28 @@ from dataclasses import dataclass
 from typing import Annotated, Final, assert_never
 
 from domain.genesis import Role
-from domain.ids import AccountId, AggregateId, Hash32, NodeId, PublicKey, derive
+from domain.ids import (
+    AccountId,
+    AggregateId,
+    Hash32,
+    NodeId,
+    PublicKey,
+    derive,
+    length_prefixed,
+)
 from domain.invariant import invariant
 from domain.record import record
 from domain.refusal import KEY_ROLE, Refused, code
+
+_POSSESSION_TAG: Final = b"synor-key/1"
+
+
+def possession(genesis: bytes, account: bytes, key: bytes, role: Role) -> bytes:
+    """What a new key signs itself, so that nobody registers a key that is another's.
+
+    ``synor-key/1``, genesis hash, account, key, name of the role, each behind its length.
+    """
+    return length_prefixed(_POSSESSION_TAG, genesis, account, key, role.value.encode())
 
 
 def key_aggregate(key: bytes) -> AggregateId:
@@ -102,6 +120,9 @@ class RegisterKey:
 
     key: Annotated[PublicKey, "Ed25519 public key"]
     role: Annotated[Role, "OWNER or GATEWAY"]
+    proof: Annotated[bytes, "the new key's Ed25519 signature that it is to be of this account"] = (
+        b""
+    )
 
 
 @record("synor.command.v1.RevokeKey")
@@ -117,6 +138,11 @@ KEY_EXISTS: Final = code(306, "key_exists", "A key is registered once, for ever;
 KEY_NOT_OF_ACCOUNT: Final = code(
     308, "key_not_of_account", "An owner revokes keys of its own account; no key of the genesis."
 )
+KEY_NOT_PROVEN: Final = code(
+    330,
+    "key_not_proven",
+    "Let the new key sign genesis, account, itself and role: synor key prove.",
+)
 KEY_ALREADY_REVOKED: Final = code(309, "key_already_revoked", "Nothing is left to do.")
 LAST_OWNER_KEY: Final = code(
     310, "last_owner_key", "Register another owner key first: an account keeps one in force."
@@ -127,13 +153,15 @@ LAST_OWNER_KEY: Final = code(
 
 
 def decide_register(
-    command: RegisterKey, *, account: AccountId, known: bool, now_us: int
+    command: RegisterKey, *, account: AccountId, known: bool, proven: bool, now_us: int
 ) -> KeyRegistered | Refused:
     """Another owner key, or a gateway; node keys come with their nodes."""
     if command.role not in (Role.OWNER, Role.GATEWAY):
         return Refused(KEY_ROLE, f"an account has no key with the role {command.role.value}")
     if known:
         return Refused(KEY_EXISTS, command.key.hex())
+    if not proven:
+        return Refused(KEY_NOT_PROVEN, command.key.hex())
     return KeyRegistered(at_us=now_us, key=command.key, role=command.role, account=account)
 
 

@@ -27,7 +27,14 @@ from domain.ids import (
     PublicKey,
 )
 from domain.journal import Purse
-from domain.key import KeyRegistered, RegisterKey, RevokeKey, RowRefused, key_aggregate
+from domain.key import (
+    KeyRegistered,
+    RegisterKey,
+    RevokeKey,
+    RowRefused,
+    key_aggregate,
+    possession,
+)
 from domain.ledger import LEDGER_ID, ActivateRules, AddPriceRow, ChangeParameter
 from domain.node import (
     AttestNodes,
@@ -180,6 +187,12 @@ def _observe_claim(market: Market, request: Request) -> Refused | Sequence[RowRe
     return _emitted(market, AggregateId(seen.account), said)
 
 
+def _proven(market: Market, request: Request, new: PublicKey, role: Role, proof: bytes) -> bool:
+    """Whether the new key itself has signed for the account that registers it."""
+    asked = possession(market.genesis_hash, request.holder.account, new, role)
+    return market.verify(new, asked, proof)
+
+
 def _register_key(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     refused = role_refused(request, Role.OWNER)
     if refused is not None:
@@ -189,6 +202,7 @@ def _register_key(market: Market, request: Request) -> Refused | Sequence[RowRef
         command,
         account=request.holder.account,
         known=market.folds.keys.holder(command.key) is not None,
+        proven=_proven(market, request, command.key, command.role, command.proof),
         now_us=market.time_us,
     )
     return _emitted(market, key_aggregate(command.key), said)
@@ -276,6 +290,7 @@ def _register_nodes(market: Market, request: Request) -> Refused | Sequence[RowR
             catalogue=registry.catalogue,
             parameters=market.parameters,
             key_known=market.folds.keys.holder(row.key) is not None,
+            key_proven=_proven(market, request, row.key, Role.NODE, row.proof),
             in_use=lambda identity: registry.node_of_device(identity) is not None,
             now_us=market.time_us,
         )

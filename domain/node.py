@@ -20,7 +20,7 @@ from domain.ids import (
     length_prefixed,
 )
 from domain.invariant import invariant
-from domain.key import KEY_EXISTS
+from domain.key import KEY_EXISTS, KEY_NOT_PROVEN
 from domain.record import record
 from domain.refusal import Refused, code
 
@@ -145,6 +145,7 @@ class NodeRow:
     identities: Annotated[tuple[Hash32, ...], "one per physical device"]
     beat_us: Annotated[int, "interval of beats; 0 for the default"] = 0
     grace_us: Annotated[int, "grace; 0 for the default"] = 0
+    proof: Annotated[bytes, "the key's Ed25519 signature that it is to be of this account"] = b""
 
 
 @record("synor.command.v1.RegisterNodes")
@@ -236,12 +237,15 @@ def decide_register(
     catalogue: Catalogue,
     parameters: Parameters,
     key_known: bool,
+    key_proven: bool,
     in_use: Callable[[Hash32], bool],
     now_us: int,
 ) -> NodeRegistered | Refused:
     """One node of a batch; ``in_use`` says whether an unretired node holds a device."""
     if key_known:
         return Refused(KEY_EXISTS, row.key.hex())
+    if not key_proven:
+        return Refused(KEY_NOT_PROVEN, row.key.hex())
     if not 1 <= len(row.region) <= parameters.region_length or row.region != row.region.strip():
         return Refused(REGION_INVALID, row.region[: parameters.region_length])
     wrong = _wrong_capacity(row.capacity, catalogue, parameters.node_rows)

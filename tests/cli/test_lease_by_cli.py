@@ -147,10 +147,21 @@ def _refusals(town: Town, buyer: Path) -> None:
 
 def _keys_and_owners(town: Town, buyer: Path, provider: Path) -> None:
     """A second key is added and revoked; a subsidiary belongs to another once both sides say so."""
-    gateway = "aa" * 32
-    for command, event in (("key-add", "KeyRegistered"), ("key-revoke", "KeyRevoked")):
-        said = town.ok("account", command, gateway, "--key", provider)["answer"]
+    gateway = town.key("gateway")
+    as_gateway = ("--role", "gateway")
+    for command, event in (
+        (("register", gateway, *as_gateway), "KeyRegistered"),
+        (("revoke", gateway), "KeyRevoked"),
+    ):
+        said = town.ok("key", *command, "--key", provider)["answer"]
         assert [each["type"].rpartition(".")[2] for each in said["events"]] == [event]
+    account = town.ok("key", "show", provider)["account"]
+    far = town.key("far")
+    proven = town.ok("key", "prove", far, "--account", account, *as_gateway)
+    public, proof = proven["public_key"], proven["proof"]
+    elsewhere = ("key", "register", public, "--key", provider, "--proof", proof)
+    assert "330 key_not_proven" in town.ask(*elsewhere).err
+    town.ok(*elsewhere, *as_gateway)
     parent = town.ok("account", "show", "--key", buyer)
     subsidiary = town.key("subsidiary")
     opened = town.ok(
@@ -160,6 +171,11 @@ def _keys_and_owners(town: Town, buyer: Path, provider: Path) -> None:
     assert town.ask("account", "admit", child, "--key", provider).code == 1
     admitted = town.ok("account", "admit", child, "--key", buyer)["answer"]
     assert admitted["events"][0]["type"].rpartition(".")[2] == "AccountAdmitted"
+    heir = town.key("heir")
+    rotation = ("key", "rotate", heir, "--key", subsidiary)
+    assert town.ok(*rotation)["key"] == town.ok("key", "show", heir)["public_key"]
+    assert "309 key_already_revoked" in town.ask(*rotation).err
+    town.ok("account", "payee", "0x" + "77" * 20, "--key", heir)
 
 
 def _forged(town: Town) -> None:

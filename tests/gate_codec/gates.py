@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from adapters.bootstrap import Network
-from adapters.ed25519 import Signer
+from adapters.ed25519 import Signer, prove
 from adapters.embedded import SystemKeys, genesis_of
 from domain.account import OpenAccount, SetPayee
 from domain.commit import BulkPart, CommitBody, Ledger, RecordedEvent
@@ -212,7 +212,12 @@ class CommandGate(_Worked):
         """Everything comes through the gate itself."""
         super().__init__(Ledger.MARKET)
         opening = OpenAccount(payee=Address(bytes(20)))
-        second = RegisterKey(key=REVOKED.public, role=Role.OWNER)
+        account = account_of(SIGNER.public)
+        second = RegisterKey(
+            key=REVOKED.public,
+            role=Role.OWNER,
+            proof=prove(REVOKED, network().hash, account, Role.OWNER),
+        )
         for session, number, payload in (
             (FORGOTTEN, 0, opening),
             (FORGOTTEN, 1, second),
@@ -249,13 +254,17 @@ class TelemetryGate(_Worked):
             lease_opened(LEASE, NODE, at_us=START),
             lease_ready(LEASE, NODE, START),
         )
-        for _ in self.processor.foreign(market(START, *learned)):
-            pass
-        self._commit()
+        self.learn(START, *learned)
         for session, number in ((FORGOTTEN, 0), (EARLIER, 0), (LATEST, HIGHEST)):
             twice = batch([NODE, NODE])
             taken = self.take(self.right(payload=twice, session=session, number=number).bytes())
             assert taken.counted == {}, taken
+
+    def learn(self, time_us: int, *events: Any) -> Taken:
+        """Consume a commit of the market's ledger."""
+        for _ in self.processor.foreign(market(time_us, *events)):
+            pass
+        return self._commit()
 
     def right(self, **fields: Any) -> Recipe:
         """A sign of life."""

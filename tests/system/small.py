@@ -35,7 +35,7 @@ from domain.commit import (
     Ledger,
 )
 from domain.epoch import EpochAnchored, EpochCut, ObserveCheckpoint
-from domain.genesis import DAY_US, HOUR_US, MINUTE_US, Parameters, TimeSource
+from domain.genesis import DAY_US, HOUR_US, MINUTE_US, Parameters, Role, TimeSource
 from domain.ids import (
     AccountId,
     Address,
@@ -369,6 +369,7 @@ class Script:
                 nodes=tuple(
                     NodeRow(
                         key=self.nodes[name].key,
+                        proof=self.nodes[name].prove(self.account("prov"), Role.NODE),
                         region="eu",
                         capacity=capacity,
                         identities=(Hash32(derive("device", name) * 2),),

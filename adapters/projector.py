@@ -32,6 +32,7 @@ from projections.following import (
     application_name,
     unfollowed,
 )
+from projections.held import TooManyHeld
 
 READ_BYTES: Final = 2 * 1024 * 1024
 _END_EVERY_S: Final = 1.0
@@ -133,6 +134,13 @@ class _Follower:
             self._chain = None
             if stopped is None:
                 return True
+        except TooManyHeld as full:
+            self._chain = None
+            stop = LedgerStopped(
+                "too_many_held", self.ledger, self.shard, before.next_offset, str(full)
+            )
+            self._projector.target.apply(before, replace(before, stopped=str(stop)), [])
+            raise stop from full
         self._position = after
         if stopped is not None:
             self._chain = None

@@ -1,43 +1,14 @@
-"""Accounts, keys, and the journal: every purse by owner, and every posting with its balance.
-
-A posting stands on a purse of an account, a bid, a lease, a provider or a pot. Each row names the
-account behind that owner too, so that one look-up shows all the money of an account wherever it
-stands. The rows of bids, leases, providers and pots are written by their own projections before.
-"""
+"""Accounts and keys: who may do what. Their money is in ``journal``."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Table
-
-from domain.account import AccountAdmitted, AccountOpened, ClaimSettled, PayeeSet
+from domain.account import AccountAdmitted, AccountOpened, PayeeSet
 from domain.commit import Ledger
-from domain.journal import Purse
 from domain.key import KeyRegistered, KeyRevoked
-from projections.fold_rows import At, Projection, Row, Rows, copied
-from projections.tables import (
-    ACCOUNT,
-    BALANCE,
-    BID,
-    CLAIM,
-    KEY,
-    LEASE,
-    POSTING,
-    POT,
-    PROVIDER,
-)
-
-#: Whose money a purse is, where its owner is not an account: the owner's table and column.
-BEHIND: Final[Mapping[Purse, tuple[Table, str]]] = {
-    Purse.RESERVED: (BID, "account"),
-    Purse.ESCROW_ALLOCATED: (LEASE, "buyer"),
-    Purse.ESCROW_USAGE: (LEASE, "buyer"),
-    Purse.STAKE: (PROVIDER, "account"),
-    Purse.UNBONDING: (PROVIDER, "account"),
-    Purse.POT: (POT, "account"),
-}
+from projections.fold_rows import At, Projection, Rows, copied
+from projections.tables import ACCOUNT, KEY
 
 
 def _opened(rows: Rows, at: At, event: AccountOpened) -> None:
@@ -60,59 +31,15 @@ def _revoked(rows: Rows, at: At, event: KeyRevoked) -> None:
     rows.change(KEY, event.key, revoked_us=event.at_us)
 
 
-def _claimed(rows: Rows, at: At, event: ClaimSettled) -> None:
-    rows.add(CLAIM, copied(event, CLAIM, position=at.position))
-
-
-def post(rows: Rows, at: At, event: Any) -> None:
-    """The money of one event of any type: journal rows and the balances after them."""
-    for number, posting in enumerate(event.postings):
-        purse, owner, amount = posting.purse, posting.owner, posting.amount_nano
-        held = rows.get(BALANCE, purse.value, owner)
-        account = _behind(rows, purse, owner) if held is None else held["account"]
-        balance = amount if held is None else held["amount_nano"] + amount
-        row: Row = {
-            "purse": purse.value,
-            "owner": owner,
-            "account": account,
-            "amount_nano": balance,
-        }
-        if balance == 0:
-            rows.delete(BALANCE, purse.value, owner)
-        else:
-            rows.put(BALANCE, row)
-        rows.add(
-            POSTING,
-            {
-                **row,
-                "position": at.position,
-                "row": number,
-                "at_us": event.at_us,
-                "event": at.name,
-                "amount_nano": amount,
-                "balance_nano": balance,
-            },
-        )
-
-
-def _behind(rows: Rows, purse: Purse, owner: bytes) -> bytes:
-    if purse not in BEHIND:
-        return owner
-    table, column = BEHIND[purse]
-    account: bytes = rows.known(table, owner)[column]
-    return account
-
-
 ACCOUNTS: Final = Projection(
     name="accounts",
     ledger=Ledger.MARKET,
-    tables=(ACCOUNT, KEY, BALANCE, POSTING, CLAIM),
+    tables=(ACCOUNT, KEY),
     handlers={
         AccountOpened: _opened,
         AccountAdmitted: _admitted,
         PayeeSet: _payee,
         KeyRegistered: _registered,
         KeyRevoked: _revoked,
-        ClaimSettled: _claimed,
     },
 )

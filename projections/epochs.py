@@ -77,12 +77,14 @@ EPOCHS: Final = Projection(
     name="epochs",
     ledger=Ledger.MARKET,
     tables=(EPOCH, EPOCH_PART, PAYABLE),
+    money=True,
     handlers={PayablesAdded: _cut_part, EpochCut: _cut, EpochAnchored: _anchored},
 )
 CHECKPOINTS: Final = Projection(
     name="checkpoints",
     ledger=Ledger.SETTLEMENT,
     tables=(CHECKPOINT, PAYOUT_LEAF),
+    money=True,
     handlers={
         PayoutsAdded: _checkpoint_part,
         CheckpointMade: _checkpoint,

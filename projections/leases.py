@@ -107,6 +107,7 @@ LEASES: Final = Projection(
     name="leases",
     ledger=Ledger.MARKET,
     tables=(LEASE, LEASE_LINE),
+    money=True,
     handlers={
         LeaseOpened: _opened,
         LeaseReady: _ready,

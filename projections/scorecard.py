@@ -1,4 +1,4 @@
-"""Providers and what they are worth: stake required, nodes, health, windows, slashes, pots, earned.
+"""Providers and what they are worth: stake required, nodes, windows, slashes, pots, earned.
 
 Stake bonded, unbonding and frozen are balances (``accounts``).
 """
@@ -9,27 +9,13 @@ from typing import Any, Final
 
 from domain.account import EarningsMatured
 from domain.commit import Ledger
-from domain.lease import LeaseEnded, LeaseOpened, UsagePosted
-from domain.node import NodeAttested, NodeHealthChanged, NodeRegistered, NodeRetired
+from domain.lease import LeaseOpened, UsagePosted
+from domain.node import NodeRegistered, NodeRetired
 from domain.pot import EvidenceAccepted, PotDivided, PotOpened
 from domain.provider import ProviderAdmitted, ProviderRegistered, StakeSlashed, provider_of
 from domain.sla import WindowAssessed
 from projections.fold_rows import At, Projection, Row, Rows, copied
-from projections.tables import (
-    ATTESTATION,
-    EVIDENCE,
-    LEASE,
-    NODE,
-    NODE_CAPACITY,
-    POT,
-    PROVIDER,
-    SLA_WINDOW,
-    SLASH,
-)
-
-UNKNOWN: Final = "UNKNOWN"
-UP: Final = "UP"
-DOWN: Final = "DOWN"
+from projections.tables import EVIDENCE, NODE, POT, PROVIDER, SLA_WINDOW, SLASH
 
 _NOTHING_YET: Final[Row] = dict.fromkeys(
     (
@@ -117,62 +103,22 @@ def _divided(rows: Rows, at: At, event: PotDivided) -> None:
 
 
 def _node(rows: Rows, at: At, event: NodeRegistered) -> None:
-    row: Row = {"registered_us": event.at_us, "health": UNKNOWN, "position": at.position}
-    rows.put(NODE, copied(event, NODE, **row))
-    for has in event.capacity:
-        row = {
-            "node": event.node,
-            "resource": has.resource,
-            "amount": has.amount,
-            "leased": 0,
-        }
-        rows.put(NODE_CAPACITY, row)
     _add(rows, event.provider, nodes=1, required_nano=event.required_nano)
-
-
-def _attested(rows: Rows, at: At, event: NodeAttested) -> None:
-    rows.add(ATTESTATION, copied(event, ATTESTATION, position=at.position))
-
-
-def _health(rows: Rows, at: At, event: NodeHealthChanged) -> None:
-    rows.change(
-        NODE,
-        event.node,
-        health=UP if event.up else DOWN,
-        down_since_us=event.down_since_us,
-        up_us=event.up_us,
-        health_us=event.at_us,
-    )
 
 
 def _retired(rows: Rows, at: At, event: NodeRetired) -> None:
     node = rows.known(NODE, event.node)
     _add(rows, node["provider"], nodes=-1, required_nano=-node["required_nano"])
-    rows.change(NODE, event.node, retired_us=event.at_us)
 
 
 def _leased(rows: Rows, at: At, event: LeaseOpened) -> None:
     _add(rows, event.provider, leases=1)
-    for taken in event.allocations:
-        _lease(rows, event.node, taken.resource, taken.amount)
-
-
-def _returned(rows: Rows, at: At, event: LeaseEnded) -> None:
-    for taken in rows.known(LEASE, event.lease)["allocations"]:
-        _lease(rows, event.node, taken["resource"], -taken["amount"])
-
-
-def _lease(rows: Rows, node: bytes, resource: str, amount: int) -> None:
-    """More or less of a node's resource is leased; what its manifest lacks is not counted."""
-    has = rows.get(NODE_CAPACITY, node, resource)
-    if has is not None:
-        rows.change(NODE_CAPACITY, node, resource, leased=has["leased"] + amount)
 
 
 SCORECARD: Final = Projection(
     name="scorecard",
     ledger=Ledger.MARKET,
-    tables=(PROVIDER, NODE, NODE_CAPACITY, ATTESTATION, SLA_WINDOW, SLASH, POT, EVIDENCE),
+    tables=(PROVIDER, SLA_WINDOW, SLASH, POT, EVIDENCE),
     handlers={
         ProviderRegistered: _registered,
         ProviderAdmitted: _admitted,
@@ -184,10 +130,8 @@ SCORECARD: Final = Projection(
         EvidenceAccepted: _evidence,
         PotDivided: _divided,
         NodeRegistered: _node,
-        NodeAttested: _attested,
-        NodeHealthChanged: _health,
         NodeRetired: _retired,
         LeaseOpened: _leased,
-        LeaseEnded: _returned,
     },
+    money=True,
 )

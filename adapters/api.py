@@ -38,6 +38,7 @@ from adapters.api_problems import (
     NOT_FOUND,
     NOT_WRITABLE,
     POSITION_NOT_REACHED,
+    REBUILDING,
     Problem,
 )
 from adapters.api_proofs import Proofs
@@ -51,9 +52,10 @@ from adapters.api_submit import (
     body_of,
     refused,
 )
+from adapters.api_troubles import rebuild_of, troubles
 from adapters.metrics import MEDIA_TYPE
 from adapters.projector import LedgerStatus
-from adapters.read_model import ReadModel
+from adapters.read_model import BeingRebuilt, ReadModel
 from domain.codec import Codec
 from domain.commit import Ledger
 from domain.genesis import Genesis
@@ -131,6 +133,11 @@ def create_app(service: Service) -> FastAPI:
             return problem.response()
         return await run_in_threadpool(pages.problem, problem)
 
+    @app.exception_handler(BeingRebuilt)
+    async def _rebuilding(request: Request, rebuilt: BeingRebuilt) -> Response:
+        more = {} if rebuilt.entry is None else {"rebuild": rebuild_of(rebuilt.entry)}
+        return await _problem(request, Problem(REBUILDING, str(rebuilt), retry_after_s=5, **more))
+
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
         code = NOT_ALLOWED if error.status_code == 405 else NOT_FOUND
@@ -174,7 +181,11 @@ class _Routes:
 
     def add(self) -> None:
         """Every route, in the order in which the document of the API shows them."""
-        self._get("/v1/status", "How far each ledger is followed.", self.status)
+        self._get(
+            "/v1/status",
+            "How far each ledger is followed, and what could not be taken.",
+            self.status,
+        )
         for name, listing in LISTINGS.items():
             self._list(f"/v1/{name}", listing)
         self._get("/v1/book", "The order book of an instrument, L2 or L3.", self.book)
@@ -201,13 +212,21 @@ class _Routes:
     # What is read
 
     def status(self, request: Request) -> Read:
-        """Positions; with heads and lag where this process can see the log."""
+        """Positions, lag where this process can see the log, what is held, what is rebuilt."""
         known = self._service.status
         _only(request)
 
         def read(connection: Connection) -> dict[str, Any]:
-            ledgers = api_reads.followed(connection)
-            return {"ledgers": ledgers, "log": None if known is None else known()}
+            found, filling = troubles(connection), self._service.read_model.filling()
+            return {
+                "ledgers": api_reads.followed(connection),
+                "log": None if known is None else known(),
+                "money_stopped": found.money,
+                "held": found.held,
+                "held_keys": found.held_keys,
+                "held_events": found.held_events,
+                "rebuild": None if filling is None else rebuild_of(filling),
+            }
 
         return read
 

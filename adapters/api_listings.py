@@ -21,6 +21,7 @@ from sqlalchemy import (
     FromClause,
     LargeBinary,
     String,
+    Table,
     and_,
     exists,
     literal,
@@ -31,6 +32,7 @@ from sqlalchemy import (
 )
 
 from adapters.api_problems import BAD_CURSOR, BAD_PARAMETER, Problem
+from adapters.api_troubles import refuse_money
 from projections.tables import (
     ACCOUNT,
     BALANCE,
@@ -155,8 +157,11 @@ def page(
 ) -> Page:
     """The page that the parameters ask for; ``fixed`` are conditions that the path sets.
 
-    Raises ``Problem`` for a parameter that is unknown or cannot be read.
+    Raises ``Problem`` for a parameter that is unknown or cannot be read, and for a list of money
+    whose sums stand still.
     """
+    if isinstance(listing.source, Table):
+        refuse_money(connection, listing.source)
     given = dict(parameters)
     limit = _limit(given.pop("limit", None))
     order = given.pop("order", listing.first)

@@ -18,7 +18,8 @@ from starlette.responses import RedirectResponse, Response
 
 from adapters import api_reads
 from adapters.api_listings import LISTINGS, integer, octets, page
-from adapters.api_problems import BAD_PARAMETER, NOT_FOUND, Problem
+from adapters.api_problems import BAD_PARAMETER, NOT_FOUND, REBUILDING, Problem
+from adapters.api_troubles import troubles
 from adapters.projector import LedgerStatus
 from adapters.read_model import ReadModel
 from domain.genesis import Genesis
@@ -157,21 +158,33 @@ class Pages:
         app.add_api_route("/style.css", self._style_sheet, include_in_schema=False)
 
     def problem(self, problem: Problem) -> Response:
-        """A problem as a page."""
+        """A problem as a page; of read models in the making it names no position."""
+        values = {"problem": problem}
+        if problem.code is REBUILDING:
+            return self._rendered("problem.html", None, problem.status, values)
         with self._read_model.reading() as connection:
-            return self._page("problem.html", connection, problem.status, {"problem": problem})
+            return self._page("problem.html", connection, problem.status, values)
 
     # What they show
 
     def overview(self, request: Request, connection: Connection) -> tuple[str, dict[str, Any]]:
         """Where the ledgers stand, what is traded, what was last."""
+        found = troubles(connection)
+        stopped = {each["ledger"] for each in found.money}
+
+        def sums(name: str) -> Sequence[Mapping[str, Any]]:
+            """Of a view of money; nothing while it stands still."""
+            return () if stopped else page(connection, LISTINGS[name], _FEW).rows
+
         return "overview.html", {
             "ledgers": api_reads.followed(connection),
             "log": {each.application: each for each in (self._status() if self._status else ())},
+            "troubles": found,
+            "filling": self._read_model.filling(),
             "instruments": page(connection, LISTINGS["instruments"], {}).rows,
-            "leases": page(connection, LISTINGS["leases"], _FEW).rows,
-            "epochs": page(connection, LISTINGS["epochs"], _FEW).rows,
-            "slashes": page(connection, LISTINGS["slashes"], _FEW).rows,
+            "leases": sums("leases"),
+            "epochs": sums("epochs"),
+            "slashes": sums("slashes"),
         }
 
     def book(self, request: Request, connection: Connection) -> tuple[str, dict[str, Any]]:
@@ -273,10 +286,18 @@ class Pages:
     def _page(
         self, template: str, connection: Connection, status: int, values: Mapping[str, Any]
     ) -> Response:
+        position = api_reads.heights(connection, self._shards)
+        return self._rendered(template, position, status, values)
+
+    def _rendered(
+        self,
+        template: str,
+        position: Mapping[str, Any] | None,
+        status: int,
+        values: Mapping[str, Any],
+    ) -> Response:
         text = self._templates.get_template(template).render(
-            position=api_reads.heights(connection, self._shards),
-            network=self._genesis.network,
-            **values,
+            position=position, network=self._genesis.network, **values
         )
         return Response(text, status_code=status, media_type="text/html; charset=utf-8")
 

@@ -50,6 +50,19 @@ NOT_ANSWERED: Final = Code(
     " time and that the number is within the window.",
 )
 
+MONEY_STOPPED: Final = Code(
+    915,
+    "money_stopped",
+    "An event could not be added to the sums, so they are not shown; everything else is. Who runs "
+    "this API sees why with `synor projections status`, mends it, and runs `synor projections "
+    "retry` or `rebuild`.",
+)
+REBUILDING: Final = Code(
+    916,
+    "rebuilding",
+    "The read models are being made anew for this version of the program; ask again later.",
+)
+
 _STATUS: Final[Mapping[int, int]] = {
     NOT_FOUND.number: 404,
     BAD_PARAMETER.number: 400,
@@ -65,6 +78,8 @@ _STATUS: Final[Mapping[int, int]] = {
     PROOF_MISMATCH.number: 500,
     NOT_WRITABLE.number: 405,
     NOT_ANSWERED.number: 422,
+    MONEY_STOPPED.number: 503,
+    REBUILDING.number: 503,
 }
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from adapters.api_problems import NO_PROOF, NOT_FOUND, PROOF_MISMATCH, Problem
 from adapters.api_reads import claimed, maybe
+from adapters.api_troubles import refuse_money
 from domain.genesis import Genesis
 from domain.ids import AccountId, Address
 from domain.l1 import WEI_PER_NANO, account_word
@@ -43,6 +44,7 @@ class Proofs:
 
         Raises ``Problem`` where the epoch has no checkpoint or the account no payout in it.
         """
+        refuse_money(connection, CHECKPOINT, EPOCH)
         checkpoint = maybe(connection, CHECKPOINT, epoch=number)
         if checkpoint is None:
             raise Problem(NOT_FOUND, f"there is no checkpoint of epoch {number}")

@@ -11,6 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Table, and_, func, select
 
 from adapters.api_problems import NOT_FOUND, Problem, code_of
+from adapters.api_troubles import refuse_money
 from domain.codec import Codec
 from domain.commit import Ledger
 from domain.journal import Purse
@@ -119,6 +120,7 @@ def _all(connection: Connection, chosen: Any) -> list[Row]:
 
 def account(connection: Connection, account_id: bytes) -> Row:
     """An account with its keys and, by purse, all that is its money wherever it stands."""
+    refuse_money(connection, BALANCE)
     opened = maybe(connection, ACCOUNT, account=account_id)
     purses: dict[str, tuple[int, int]] = {}
     held = select(BALANCE.c.purse, BALANCE.c.amount_nano).where(BALANCE.c.account == account_id)
@@ -152,6 +154,7 @@ def purse(connection: Connection, kind: Purse, owner: bytes) -> int:
 
 def lease(connection: Connection, lease_id: bytes) -> Row:
     """A lease with its lines in row order, what is left in its escrows, what its shard stated."""
+    refuse_money(connection, LEASE)
     found = one(connection, LEASE, lease=lease_id)
     lines = (
         select(LEASE_LINE)
@@ -173,6 +176,7 @@ def lease(connection: Connection, lease_id: bytes) -> Row:
 
 def provider(connection: Connection, provider_id: bytes) -> Row:
     """The scorecard: commitment, stake against what is required, nodes, uptime, slashes, earned."""
+    refuse_money(connection, PROVIDER)
     found = one(connection, PROVIDER, provider=provider_id)
     pots = select(POT.c.pot, BALANCE.c.amount_nano).where(
         POT.c.provider == provider_id,
@@ -298,6 +302,7 @@ def instrument_at(connection: Connection, resource: str, region: str) -> bytes:
 
 def epoch(connection: Connection, number: int) -> Row:
     """An epoch as the market cut it, and settlement's checkpoint of it."""
+    refuse_money(connection, EPOCH, CHECKPOINT)
     found = one(connection, EPOCH, number=number)
     found["checkpoint"] = maybe(connection, CHECKPOINT, epoch=number)
     return found
@@ -305,6 +310,7 @@ def epoch(connection: Connection, number: int) -> Row:
 
 def latest_anchored(connection: Connection) -> int:
     """The last epoch that is final on L1. Raises ``Problem`` where there is none."""
+    refuse_money(connection, EPOCH)
     found = connection.scalar(
         select(func.max(EPOCH.c.number)).where(EPOCH.c.anchored_us.is_not(None))
     )

@@ -10,7 +10,7 @@ from adapters import bootstrap
 from adapters.api import Service, create_app
 from adapters.demo import Demo
 from adapters.read_model import ReadModel
-from adapters.up_web import projector_of
+from adapters.roles_follow import projector_of
 from domain.ports import Log
 
 

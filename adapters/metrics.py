@@ -7,6 +7,7 @@ end in their unit, and labels are few: a ledger and a shard, a topic and a parti
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from threading import Thread
 from typing import Final, Protocol
 from wsgiref.simple_server import WSGIServer
@@ -55,9 +56,30 @@ class FollowedLedger(Protocol):
         ...
 
     @property
+    def lag_events(self) -> int | None:
+        """Events behind the log's last commit."""
+        ...
+
+    @property
+    def lag_us(self) -> int | None:
+        """µs of the ledger's own time behind it."""
+        ...
+
+    @property
     def stopped(self) -> str | None:
         """Why no reader may go on."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Views:
+    """What the read models could not take, and how far new ones are filled."""
+
+    held_keys: int = 0
+    held_events: int = 0
+    money_stopped: int = 0
+    filled_records: int = 0
+    total_records: int = 0
 
 
 class Metrics:
@@ -151,9 +173,11 @@ class Metrics:
             ) from error
         return Served(server, thread)
 
-    def follow(self, status: Callable[[], Sequence[FollowedLedger]]) -> None:
+    def follow(
+        self, status: Callable[[], Sequence[FollowedLedger]], views: Callable[[], Views]
+    ) -> None:
         """Add how far the read models follow, asked anew at every look."""
-        self.registry.register(_Following(status))
+        self.registry.register(_Following(status, views))
 
 
 class Served:
@@ -220,26 +244,40 @@ class WorkerFigures:
 class _Following(Collector):
     """How far each ledger is followed, read when somebody looks."""
 
-    def __init__(self, status: Callable[[], Sequence[FollowedLedger]]) -> None:
+    def __init__(
+        self, status: Callable[[], Sequence[FollowedLedger]], views: Callable[[], Views]
+    ) -> None:
         self._status = status
+        self._views = views
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing in advance: the read model may not be there yet."""
         return ()
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
-        lag = GaugeMetricFamily(
-            "synor_projection_lag_records", "Records of a ledger not projected yet.", labels=_PLACE
-        )
-        stopped = GaugeMetricFamily(
-            "synor_projection_stopped",
-            "1 for a ledger that may not be followed further, by the name of the reason.",
-            labels=(*_PLACE, "name"),
-        )
+        def of_ledgers(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"synor_projection_{name}", text, labels=(*_PLACE, *labels))
+
+        lag = of_ledgers("lag_records", "Records of a ledger not projected yet.")
+        events = of_ledgers("lag_events", "Events of a ledger not projected yet.")
+        seconds = of_ledgers("lag_seconds", "Time of a ledger not projected yet.")
+        stopped = of_ledgers("stopped", "1 for a ledger that is not followed further.", "name")
         for each in self._status():
             place = (each.ledger.name.lower(), str(each.shard))
             if each.lag is not None:
                 lag.add_metric(place, each.lag)
+            if each.lag_events is not None and each.lag_us is not None:
+                events.add_metric(place, each.lag_events)
+                seconds.add_metric(place, each.lag_us / _SECOND_US)
             if each.stopped is not None:
                 stopped.add_metric((*place, each.stopped.partition(":")[0]), 1)
-        yield from (lag, stopped)
+        yield from (lag, events, seconds, stopped)
+        views = self._views()
+        for name, text, value in (
+            ("held_keys", "Aggregates with an event that is held.", views.held_keys),
+            ("held_events", "Events that are held.", views.held_events),
+            ("money_stopped", "Ledgers whose views of money stand still.", views.money_stopped),
+            ("filled_records", "Records in read models in the making.", views.filled_records),
+            ("filling_records", "Records that these will have.", views.total_records),
+        ):
+            yield GaugeMetricFamily(f"synor_projection_{name}", text, value=value)

@@ -16,7 +16,15 @@ from typing import Any, Final, NoReturn
 
 from domain.chain import ChainReader, Counted, LedgerStopped
 from domain.codec import Codec, CodecError
-from domain.commit import LEDGER_TOPICS, CommitBody, Ledger, RecordedEvent, parse, unpack_event
+from domain.commit import (
+    LEDGER_TOPICS,
+    CommitBody,
+    Ledger,
+    RecordedEvent,
+    body_of,
+    parse,
+    unpack_event,
+)
 from domain.genesis import Genesis
 from domain.ids import PublicKey
 from domain.ledger import WriterRotated
@@ -40,9 +48,10 @@ _END_EVERY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerStatus:
-    """How far one ledger is followed, and how many records of the log were not read yet.
+    """How far one ledger is followed, and how far it is behind the head of the log.
 
-    ``end`` is the log's as the projector last saw it, None before its first turn.
+    ``end`` is the log's as the projector last saw it, None before its first turn. The lag in
+    events and in µs of the ledger's own time is None where the last record is no commit.
     """
 
     application: str
@@ -52,6 +61,8 @@ class LedgerStatus:
     next_offset: int
     end: int | None
     lag: int | None
+    lag_events: int | None
+    lag_us: int | None
     noise: int
     stopped: str | None
 
@@ -69,12 +80,14 @@ class _Follower:
         self._chain: ChainReader | None = None
         self._position = unfollowed(self._application)
         self._end: int | None = None
+        self._head: tuple[int, int] | None = None
         self._seen_s = 0.0
 
     def status(self) -> LedgerStatus:
         """Where it stands against the end of its log. From any thread: the log is not asked."""
         at = self._projector.target.position(self._application)
         end = None if self._end is None else max(self._end, at.next_offset)
+        lag_events, lag_us = self._lag(at, end)
         return LedgerStatus(
             application=self._application,
             ledger=self.ledger,
@@ -83,9 +96,23 @@ class _Follower:
             next_offset=at.next_offset,
             end=end,
             lag=None if end is None else end - at.next_offset,
+            lag_events=lag_events,
+            lag_us=lag_us,
             noise=at.noise_count,
             stopped=at.stopped,
         )
+
+    def _lag(self, at: Position, end: int | None) -> tuple[int | None, int | None]:
+        """Events and µs that the log's last commit is ahead of a position."""
+        if end is None:
+            return None, None
+        if end == at.next_offset:
+            return 0, 0
+        if self._head is None:
+            return None, None
+        events, time_us = self._head
+        since_us = at.time_us if at.height >= 0 else self._projector.start_us
+        return max(0, events - (at.notification_id or 0)), max(0, time_us - since_us)
 
     def turn(self, wait_s: float) -> bool:
         """Take one batch. True if there was anything, or another projector was before us."""
@@ -147,13 +174,39 @@ class _Follower:
             raise stopped
         return True
 
+    def look(self) -> None:
+        """See how far the log is now, without reading on."""
+        self._chain = self._chain or self._start()
+        own = self._projector
+        self._end, self._seen_s = own.log.end(self.topic, self.shard), time.monotonic()
+        self._head = self._head_at(self._end - 1)
+
     def _see_end(self, asked: int, following: int) -> None:
         """Know the log's end: a read that finds nothing tells it, else it is asked now and then."""
-        now = time.monotonic()
         if following == asked:
-            self._end, self._seen_s = asked, now
-        elif self._end is None or now - self._seen_s > _END_EVERY_S:
-            self._end, self._seen_s = self._projector.log.end(self.topic, self.shard), now
+            self._end, self._seen_s = asked, time.monotonic()
+        elif self._end is None or time.monotonic() - self._seen_s > _END_EVERY_S:
+            self.look()
+
+    def _head_at(self, offset: int) -> tuple[int, int] | None:
+        """Events and time of the commit at an offset, as it says itself; it is not judged yet."""
+        own = self._projector
+        if offset < self._position.next_offset:
+            return None
+        records = own.log.read(self.topic, self.shard, offset, max_bytes=1).records
+        found = parse(records[0].value) if records else None
+        if (
+            found is None
+            or (found.genesis, found.ledger, found.shard)
+            != (own.genesis_hash, self.ledger, self.shard)
+            or not own.verify(found.writer, found.unsigned(), found.signature)
+        ):
+            return None
+        try:
+            body = own.codec.decode(CommitBody, body_of(records[0].value, found))
+        except CodecError:
+            return None
+        return body.tree_size, body.time_us
 
     def _start(self) -> ChainReader:
         """Stand where the rows stand, once it is certain that the log still has that commit."""
@@ -249,6 +302,7 @@ class Projector:
         self.codec = codec
         self.verify = verify
         self.genesis_hash = genesis_hash
+        self.start_us = genesis.start_us
         self.skipped = codec.number(TelemetryAccepted)
         self._followers = [
             _Follower(self, Ledger.MARKET, 0, genesis.market_writer),
@@ -279,6 +333,11 @@ class Projector:
         """Take turns until ``stop`` is set; what a turn raises ends it."""
         while not stop.is_set():
             self.turn(wait_s=wait_s)
+
+    def look(self) -> None:
+        """See how far every ledger's log is now, without reading on."""
+        for follower in self._followers:
+            follower.look()
 
     def status(self) -> Sequence[LedgerStatus]:
         """How far each ledger is followed; from any thread, also while another takes turns."""

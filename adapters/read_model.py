@@ -1,9 +1,8 @@
 """The read models in SQL: SQLite or PostgreSQL, through SQLAlchemy Core.
 
-A batch of commits of one ledger is one transaction: the position moves by compare-and-set, then
-the rows follow. So rows and position cannot disagree, and a projector that was overtaken while it
-slept changes nothing. The whole is disposable: one made by another version of the tables or for
-another network is dropped and folded anew.
+They hold nothing that the ledgers do not, so they can always be made anew: a new generation of the
+tables is filled while the old one serves, and takes its place in one transaction. A raised
+``VERSION`` of the tables asks for that by itself.
 
 It is a tracking recorder of the ``eventsourcing`` library: each ledger is one application, its
 notification id the number of events that the rows reflect.
@@ -11,181 +10,263 @@ notification id the number of events that the rows reflect.
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from typing import Any, Final
+from enum import Enum, auto
+from typing import Final
 
 from eventsourcing.persistence import IntegrityError, Tracking, TrackingRecorder
-from sqlalchemy import (
-    Connection,
-    Engine,
-    and_,
-    create_engine,
-    event,
-    insert,
-    inspect,
-    make_url,
-    or_,
-    select,
-    update,
+from sqlalchemy import Connection, insert, or_, select, update
+
+from adapters.read_model_catalogue import Catalogue, Entry, Made, State, entries_in
+from adapters.read_model_generation import (
+    Generation,
+    create_tables,
+    heights_in,
+    tables_digest,
 )
-from sqlalchemy.exc import IntegrityError as RowStandsAlready
-from sqlalchemy.schema import CreateIndex, CreateTable
+from adapters.read_model_rows import SqlRows
+from projections.following import Position, ProjectedCommit, unfollowed
+from projections.tables import POSITION, VERSION
 
-from adapters.read_model_rows import SqlRows, upsert
-from projections.columns import METADATA
-from projections.fold import fold, touched
-from projections.following import Overtaken, Position, ProjectedCommit, unfollowed
-from projections.tables import CONSUMED, META, POSITION, VERSION
-
-_WRITE: Final = "synor_write"
-_BUSY_S: Final = 10.0
+#: So long a generation that was replaced is kept for those who still read it.
+LEAVES_AFTER_US: Final = 60 * 1_000_000
 
 
 class ReadModelStale(Exception):
-    """These tables are of another version or network; ``prepare(rebuild=True)`` makes them anew."""
+    """The read models are of another network, or are not there at all."""
+
+
+class BeingRebuilt(Exception):
+    """What serves was made by another program, whose tables this one cannot read.
+
+    The new ones are being filled; ``entry`` says how far they are, where filling has begun.
+    """
+
+    def __init__(self, entry: Entry | None) -> None:
+        """Say how far it is."""
+        done = "it has not begun" if entry is None else (
+            f"{entry.done_records} of {entry.total_records} records"
+        )  # fmt: skip
+        super().__init__(f"The read models are being rebuilt: {done}.")
+        self.entry = entry
+
+
+class Standing(Enum):
+    """What this program finds in a database."""
+
+    NONE = auto()
+    CURRENT = auto()
+    OLD_FOLDS = auto()  # it can be read, and not written
+    OLD_TABLES = auto()  # it can be neither
+    FOREIGN = auto()  # of another network
 
 
 class ReadModel(TrackingRecorder):
-    """The tables of the read models on one database. Any thread may read; one at a time writes."""
+    """The generation that serves, whichever it is at the moment. Any thread may use it."""
 
     def __init__(self, url: str) -> None:
         """Open a database by its SQLAlchemy URL: ``sqlite:///…`` or ``postgresql+psycopg://…``."""
-        self.engine = _engine(url)
-        self._rows = SqlRows()
-        self._writing = threading.Lock()
-        self._moved = threading.Condition()
-        dialect = self.engine.dialect.name
-        self._reading = (
-            {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-            if dialect == "postgresql"
-            else {}
-        )
+        self.catalogue = Catalogue(url)
+        self._tables = tables_digest(self.catalogue.engine)
+        self._opened: tuple[int, Generation] | None = None
+        self._opening = threading.Lock()
 
     def close(self) -> None:
         """Close every connection."""
-        self.engine.dispose()
+        self.catalogue.close()
+        if self._opened is not None:
+            self._opened[1].close()
 
     # Making it
 
-    def prepare(self, genesis: bytes, *, rebuild: bool = False) -> None:
-        """Make the tables where there are none.
+    def made(self, genesis: bytes) -> Made:
+        """What this program makes of a network."""
+        return Made(tables=self._tables, version=VERSION, genesis=genesis.hex())
 
-        Raises ``ReadModelStale`` where they are of another version or network, unless ``rebuild``
-        says that they may be dropped: they hold nothing that the ledger does not.
+    def standing(self, genesis: bytes) -> Standing:
+        """What there is, as this program can use it."""
+        entry = self.catalogue.serving()
+        if entry is None:
+            return Standing.NONE
+        wanted = self.made(genesis)
+        if entry.made.genesis != wanted.genesis:
+            return Standing.FOREIGN
+        if entry.made.tables != wanted.tables:
+            return Standing.OLD_TABLES
+        return Standing.CURRENT if entry.made == wanted else Standing.OLD_FOLDS
+
+    def prepare(self, genesis: bytes) -> Standing:
+        """Make the first generation where there is none; say what there is then.
+
+        Raises ``ReadModelStale`` where it is of another network: two never mix in one database.
         """
-        named = {"schema": schema_digest(self.engine), "genesis": genesis.hex()}
-        with self._writing, self._write() as connection:
-            METADATA.create_all(connection, tables=[META])
-            found = {row.name: row.value for row in connection.execute(select(META))}
-            if found != named:
-                if found and not rebuild:
-                    raise ReadModelStale(f"the read model is of {found}, this program's of {named}")
-                rebuild = True
-            if rebuild:
-                METADATA.drop_all(connection)
-            METADATA.create_all(connection)
-            if rebuild:
-                rows = [{"name": name, "value": value} for name, value in named.items()]
-                connection.execute(insert(META), rows)
-            self._rows.forget()
+        found = self.standing(genesis)
+        if found is Standing.FOREIGN:
+            raise ReadModelStale(
+                "The read models in this database are of another network. Name another database "
+                "in [read_model] url, or remove them with: synor projections drop"
+            )
+        if found is not Standing.NONE:
+            return found
+        self.catalogue.create()
+        with self.catalogue.writing() as connection:
+            if all(entry.state is not State.SERVING for entry in entries_in(connection)):
+                entry = self.catalogue.add(connection, State.SERVING, self.made(genesis), 0)
+                self._make(connection, entry)
+        return self.standing(genesis)
 
     def is_of(self, genesis: bytes) -> bool:
-        """Whether there are rows of this network; asks only, where ``prepare`` makes tables."""
-        with self.reading() as connection:
-            if not inspect(connection).has_table(META.name):
-                return False
-            chosen = select(META.c.value).where(META.c.name == "genesis")
-            return connection.execute(chosen).scalar() == genesis.hex()
+        """Whether there are rows of this network that this program can read; asks only."""
+        return self.standing(genesis) in (Standing.CURRENT, Standing.OLD_FOLDS)
 
-    # Positions
+    def drop(self) -> None:
+        """Remove every generation; the ledgers still hold all of it."""
+        self.catalogue.create()
+        with self.catalogue.writing() as connection:
+            for entry in entries_in(connection):
+                self.catalogue.drop(connection, entry.number)
+        with self._opening:
+            if self._opened is not None:
+                self._opened[1].close()
+                self._opened = None
+
+    def _make(self, connection: Connection, entry: Entry) -> None:
+        with self.catalogue.room(connection, entry.number) as there:
+            create_tables(there)
+
+    # Rebuilding it
+
+    def begin(self, genesis: bytes, now_us: int) -> tuple[Entry, Generation]:
+        """The generation to be filled: one that somebody began before, or a new one.
+
+        Others that were begun are of no use to anybody and go.
+        """
+        wanted = self.made(genesis)
+        with self.catalogue.writing() as connection:
+            found: Entry | None = None
+            for entry in entries_in(connection):
+                if entry.state is State.FILLING and entry.made == wanted and found is None:
+                    found = entry
+                elif entry.state is State.FILLING:
+                    self.catalogue.drop(connection, entry.number)
+            if found is None:
+                found = self.catalogue.add(connection, State.FILLING, wanted, now_us)
+                self._make(connection, found)
+            else:
+                # Its pace is measured from here: nobody knows how long it lay idle.
+                found = replace(
+                    found, began_us=now_us, told_us=now_us, began_records=found.done_records
+                )
+                self.catalogue.keep(connection, found)
+        return found, Generation(self.catalogue.open(found.number))
+
+    def tell(self, entry: Entry, *, done: int, total: int, now_us: int) -> Entry:
+        """Let everybody see how far a generation is filled."""
+        told = replace(entry, done_records=done, total_records=total, told_us=now_us)
+        with self.catalogue.writing() as connection:
+            self.catalogue.keep(connection, told)
+        return told
+
+    def filling(self) -> Entry | None:
+        """The generation that is being filled."""
+        return next((e for e in self.catalogue.entries() if e.state is State.FILLING), None)
+
+    def switch(self, number: int, filled: Generation, now_us: int) -> bool:
+        """Let a filled generation serve, unless the one that serves is ahead of it.
+
+        So no reader ever sees a ledger go back. One transaction of the catalogue.
+        """
+        serving = self.catalogue.serving()
+        if serving is None:
+            return self._switched(number, None, now_us)
+        old = Generation(self.catalogue.open(serving.number))
+        try:
+            with old.write() as connection:
+                old.still(connection)
+                behind = heights_in(connection)
+                with filled.reading() as ahead:
+                    reached = heights_in(ahead)
+                if any(reached.get(name, -1) < height for name, height in behind.items()):
+                    return False
+                return self._switched(number, serving.number, now_us)
+        finally:
+            old.close()
+
+    def _switched(self, number: int, before: int | None, now_us: int) -> bool:
+        with self.catalogue.writing() as connection:
+            entries = {entry.number: entry for entry in entries_in(connection)}
+            mine, old = entries.get(number), entries.get(before) if before is not None else None
+            if mine is None or mine.state is not State.FILLING:
+                # Another process that filled the same one was first.
+                return mine is not None and mine.state is State.SERVING
+            if old is not None:
+                if old.state is not State.SERVING:
+                    return False
+                self.catalogue.keep(connection, replace(old, state=State.LEAVING, left_us=now_us))
+            self.catalogue.keep(connection, replace(mine, state=State.SERVING, told_us=now_us))
+        return True
+
+    def sweep(self, now_us: int) -> None:
+        """Remove generations that were replaced a while ago."""
+        gone = [
+            entry.number
+            for entry in self.catalogue.entries()
+            if entry.state is State.LEAVING and entry.left_us + LEAVES_AFTER_US <= now_us
+        ]
+        if gone:
+            with self.catalogue.writing() as connection:
+                for number in gone:
+                    self.catalogue.drop(connection, number)
+
+    # What serves
+
+    def _serving(self) -> Generation:
+        entry = self.catalogue.serving()
+        if entry is None:
+            raise ReadModelStale("There are no read models yet; synor serve makes them.")
+        if entry.made.tables != self._tables:
+            raise BeingRebuilt(self.filling())
+        with self._opening:
+            if self._opened is None or self._opened[0] != entry.number:
+                if self._opened is not None:
+                    # Connections in use go on to their end; only idle ones are closed here.
+                    self._opened[1].close()
+                self._opened = (entry.number, Generation(self.catalogue.open(entry.number)))
+            return self._opened[1]
 
     def position(self, application: str) -> Position:
         """How far a ledger was followed; before its first commit where it never was."""
-        with self.reading() as connection:
-            return position_in(connection, application)
+        return self._serving().position(application)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection on which every statement sees one and the same state."""
-        opened = self.engine.connect().execution_options(**self._reading)
-        with opened as connection, connection.begin():
+        """A connection on which every statement sees one and the same state.
+
+        Raises ``BeingRebuilt`` where this program cannot read what serves.
+        """
+        with self._serving().reading() as connection:
             yield connection
 
     def apply(self, before: Position, after: Position, commits: Sequence[ProjectedCommit]) -> None:
         """Take commits and the position after them, all or nothing.
 
-        Raises ``Overtaken`` unless the position still is ``before``.
+        Raises ``Overtaken`` unless the position still is ``before``, as after a switch.
         """
-        with self._writing, self._write() as connection:
-            self._compare_and_set(connection, before, after)
-            if commits:
-                with self._rows.batch(connection):
-                    self._fold(commits)
-                self._consume(connection, after.application, commits)
-        with self._moved:
-            self._moved.notify_all()
+        self._serving().apply(before, after, commits)
 
-    def _fold(self, commits: Sequence[ProjectedCommit]) -> None:
-        rows = self._rows
-        ledger = next((at.ledger for each in commits for at, _, _ in each.events), None)
-        if ledger is None:
-            return
-        rows.prefetch(touched(ledger, (said for each in commits for _, _, said in each.events)))
-        for each in commits:
-            for at, recorded, said in each.events:
-                fold(rows, at, recorded, said)
-
-    def _consume(
-        self, connection: Connection, application: str, commits: Sequence[ProjectedCommit]
-    ) -> None:
-        last = {
-            (topic, partition): following
-            for each in commits
-            for topic, partition, following in each.consumed
-        }
-        if last:
-            rows = [
-                {"application": application, "topic": topic, "partition": partition, "next": next_}
-                for (topic, partition), next_ in last.items()
-            ]
-            connection.execute(upsert(CONSUMED, connection), rows)
-
-    def _compare_and_set(self, connection: Connection, before: Position, after: Position) -> None:
-        values = asdict(after)
-        if before.height < 0 and before.next_offset == 0 and before.notification_id is None:
-            try:
-                with connection.begin_nested():
-                    connection.execute(insert(POSITION), values)
-            except RowStandsAlready:
-                pass
-            else:
-                return
-        unmoved = and_(
-            POSITION.c.application == before.application,
-            POSITION.c.height == before.height,
-            POSITION.c.hash == before.hash,
-            POSITION.c.next_offset == before.next_offset,
-        )
-        if connection.execute(update(POSITION).where(unmoved), values).rowcount != 1:
-            self._rows.forget()
-            raise Overtaken(f"{before.application} is no longer at height {before.height}")
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        opened = self.engine.connect().execution_options(**{_WRITE: True})
-        with opened as connection, connection.begin():
-            yield connection
+    def mend(self, change: Callable[[SqlRows, Connection], None]) -> None:
+        """Change rows outside of following."""
+        self._serving().mend(change)
 
     # The library's tracking recorder
 
     def insert_tracking(self, tracking: Tracking) -> None:
         """Record progress alone; raises the library's ``IntegrityError`` unless it is progress."""
         name, number = tracking.application_name, tracking.notification_id
-        with self._writing, self._write() as connection:
+        with self._serving().write() as connection:
             behind = or_(POSITION.c.notification_id.is_(None), POSITION.c.notification_id < number)
             moved = update(POSITION).where(POSITION.c.application == name, behind)
             if connection.execute(moved.values(notification_id=number)).rowcount == 1:
@@ -198,46 +279,3 @@ class ReadModel(TrackingRecorder):
     def max_tracking_id(self, application_name: str) -> int | None:
         """How many events of an application the rows reflect."""
         return self.position(application_name).notification_id
-
-    def await_move(self, timeout_s: float) -> None:
-        """Return when this process has written a batch, or when the time has passed."""
-        with self._moved:
-            self._moved.wait(timeout_s)
-
-
-def position_in(connection: Connection, application: str) -> Position:
-    """A ledger's position as of the connection's transaction."""
-    chosen = select(POSITION).where(POSITION.c.application == application)
-    row = connection.execute(chosen).mappings().first()
-    return unfollowed(application) if row is None else Position(**row)
-
-
-def schema_digest(engine: Engine) -> str:
-    """Names the tables and the version of the folds that fill them."""
-    made: list[Any] = []
-    for table in METADATA.sorted_tables:
-        made.append(CreateTable(table))
-        made += [CreateIndex(index) for index in sorted(table.indexes, key=lambda i: str(i.name))]
-    text = "\n".join(str(each.compile(engine)) for each in made)
-    return f"{VERSION}-{hashlib.sha256(text.encode()).hexdigest()}"
-
-
-def _engine(url: str) -> Engine:
-    if make_url(url).get_backend_name() != "sqlite":
-        return create_engine(url)
-    engine = create_engine(url, connect_args={"timeout": _BUSY_S})
-
-    @event.listens_for(engine, "connect")
-    def _connect(connection: Any, _: object) -> None:
-        # The driver must not begin transactions by itself: it does so for writes only, and
-        # answers are to be read from one state.
-        connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-65536"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        write = connection.get_execution_options().get(_WRITE, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine

@@ -339,26 +339,27 @@ def serve(
     """Follow the ledgers into the read models and serve the query API."""
     from adapters.metrics import Metrics
     from adapters.read_model import ReadModel
-    from adapters.up_web import Appender, L1Beside, Server, application, pins_of, projector_of
+    from adapters.roles_follow import Following
+    from adapters.up_web import Appender, L1Beside, Server, application, pins_of
 
     settings, network = deployment.settings, deployment.network
     with ExitStack() as stack:
         read_model = stack.enter_context(closing(ReadModel(settings.read_model)))
-        read_model.prepare(network.hash, rebuild=True)
-        projector = projector_of(network, deployment.log(stack, "projector"), read_model)
+        log = deployment.log(stack, "projector")
+        following = Following(network, log, read_model, now_us, say)
         appender = stack.enter_context(closing(Appender(deployment.log(stack, "api"))))
         pins: dict[str, Any] | None = None
         if settings.chain.kind is ChainKind.RPC:
             pins = pins_of(deployment.chain_config(), settings.chain.url)
         web = Server(
-            L1Beside(application(network, read_model, appender, projector, Metrics()), pins=pins),
+            L1Beside(application(network, read_model, appender, following, Metrics()), pins=pins),
             settings.api_host,
             settings.api_port,
         )
         web.start(stop)
         stack.callback(web.stop)
         ready(web)
-        take_turns(lambda: projector.turn(wait_s=_WAIT_S), stop, say)
+        take_turns(lambda: following.turn(wait_s=_WAIT_S), stop, say)
 
 
 def create(deployment: Deployment) -> None:

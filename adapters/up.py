@@ -24,10 +24,11 @@ from adapters.evm_embedded import EmbeddedChain
 from adapters.metrics import Metrics
 from adapters.read_model import ReadModel
 from adapters.roles_clock import now_us
+from adapters.roles_follow import Following
 from adapters.sqlite_log import SqliteLog, SqliteTopics
 from adapters.up_engine import Engine
 from adapters.up_folder import Folder, make_genesis, network_of
-from adapters.up_web import Appender, L1Beside, Server, application, pins_of, projector_of
+from adapters.up_web import Appender, L1Beside, Server, application, pins_of
 from domain.genesis import Parameters
 
 HOST: Final = "127.0.0.1"
@@ -121,13 +122,12 @@ def run(
         )
         engine.recover()
         read_model = stack.enter_context(closing(ReadModel(settings.read_model)))
-        read_model.prepare(network.hash, rebuild=True)
-        projector = projector_of(network, log(), read_model)
-        projector.catch_up()
+        following = Following(network, log(), read_model, now_us, say)
+        following.catch_up()
         appender = stack.enter_context(closing(Appender(log())))
         web = Server(
             L1Beside(
-                application(network, read_model, appender, projector, metrics),
+                application(network, read_model, appender, following, metrics),
                 pins=pins_of(chain.config, "/l1"),
                 answer=chain.node.answer,
                 fund=chain.fund,
@@ -138,15 +138,15 @@ def run(
         web.start(stop)
         stack.callback(web.stop)
         threads = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="projector"))
-        following = threads.submit(projector.run, stop)
-        following.add_done_callback(lambda _: stop.set())
+        ran = threads.submit(following.run, stop)
+        ran.add_done_callback(lambda _: stop.set())
         stack.callback(stop.set)
         up = Up(folder=folder, network=network, port=web.port, created=created)
         _publish(up)
         stack.callback(folder.running.unlink, missing_ok=True)
         ready(up)
         engine.run(stop)
-        following.result()
+        ran.result()
 
 
 def _publish(up: Up) -> None:

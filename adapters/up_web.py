@@ -22,8 +22,8 @@ from starlette.responses import JSONResponse, Response
 from adapters import bootstrap
 from adapters.api import Service, create_app
 from adapters.metrics import Metrics
-from adapters.projector import Projector
 from adapters.read_model import ReadModel
+from adapters.roles_follow import Following
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
 from domain.ids import Address
 from domain.l1 import L1Config, L1Error
@@ -176,11 +176,11 @@ def application(
     network: bootstrap.Network,
     read_model: ReadModel,
     appender: Appender,
-    projector: Projector,
+    following: Following,
     metrics: Metrics,
 ) -> Any:
     """The query API of a network, and the figures of its process."""
-    metrics.follow(projector.status)
+    metrics.follow(following.status, following.views)
     return create_app(
         Service(
             read_model=read_model,
@@ -191,22 +191,9 @@ def application(
             verify=bootstrap.verify,
             submit=appender.command,
             submit_telemetry=appender.telemetry,
-            status=projector.status,
+            status=following.status,
             metrics=metrics.text,
         )
-    )
-
-
-def projector_of(network: bootstrap.Network, log: Log, read_model: ReadModel) -> Projector:
-    """The projector of every ledger of a network; ``log`` is used by its thread alone."""
-    return Projector(
-        log=log,
-        target=read_model,
-        codec=network.codec,
-        verify=bootstrap.verify,
-        genesis=network.genesis,
-        genesis_hash=network.hash,
-        shards=network.shards,
     )
 
 

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from adapters.api import Service, create_app
 from adapters.ed25519 import verify
-from adapters.metrics import Metrics
+from adapters.metrics import Metrics, Views
 from adapters.projector import Projector
 from adapters.read_model import ReadModel
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
@@ -48,7 +48,7 @@ def scene_of(network: HandNetwork, story: Story, read_model: ReadModel) -> Scene
     projector.catch_up()
     log = network.open_log()
     metrics = Metrics()
-    metrics.follow(projector.status)
+    metrics.follow(projector.status, Views)
     service = Service(
         read_model=read_model,
         genesis=network.genesis,

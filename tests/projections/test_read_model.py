@@ -14,7 +14,8 @@ from eventsourcing.tests import persistence as shipped
 from sqlalchemy import select
 
 import adapters.projector
-from adapters.read_model import ReadModel, ReadModelStale
+from adapters.read_model import ReadModel, ReadModelStale, Standing
+from adapters.read_model_generation import Generation
 from domain.chain import LedgerStopped
 from domain.commit import LEDGER_TOPICS, Ledger
 from domain.journal import Balances
@@ -80,21 +81,22 @@ def test_a_projector_killed_anywhere_goes_on_to_equal_rows(
     class Killed(Exception):
         """Stands for the end of the process."""
 
+    def killed(*_: Any) -> None:
+        raise Killed
+
     moved = True
     kills = 0
     while moved:
         read_model = open_read_model()
         read_model.prepare(network.hash)
-        if dice.random() < 0.5 and kills < 8:
-
-            def dies(*_: Any) -> None:
-                raise Killed
-
-            monkeypatch.setattr(read_model, "_consume", dies)
+        dies = dice.random() < 0.5 and kills < 8
         projector = network.projector(read_model)
         try:
-            for _ in range(dice.randrange(1, 3)):
-                moved = projector.turn()
+            with monkeypatch.context() as here:
+                if dies:
+                    here.setattr(Generation, "_consume", killed)
+                for _ in range(dice.randrange(1, 3)):
+                    moved = projector.turn()
         except Killed:
             kills += 1
             read_model.close()
@@ -143,29 +145,18 @@ def test_two_projectors_in_turns_make_the_rows_of_one(
         assert_equal(network, connection)
 
 
-def test_a_rebuild_from_nothing_gives_equal_rows(open_read_model: Open) -> None:
-    """The read model holds nothing that the ledger does not."""
-    network, _ = _told(7, 200)
-    read_model = open_read_model()
-    read_model.prepare(network.hash)
-    network.projector(read_model).catch_up()
-    with read_model.reading() as connection:
-        before = contents(connection)
-    read_model.prepare(network.hash, rebuild=True)
-    assert read_model.position("Market0").height == -1
-    network.projector(read_model).catch_up()
-    with read_model.reading() as connection:
-        assert contents(connection) == before
-
-
 def test_tables_of_another_network_are_not_used(open_read_model: Open) -> None:
-    """Two networks never mix in one database."""
+    """Two networks never mix in one database; who wants the other one there removes the first."""
     read_model = open_read_model()
-    read_model.prepare(bytes(32))
-    read_model.prepare(bytes(32))
-    with pytest.raises(ReadModelStale):
+    assert read_model.prepare(bytes(32)) is Standing.CURRENT
+    assert read_model.prepare(bytes(32)) is Standing.CURRENT
+    with pytest.raises(ReadModelStale, match="another network"):
         read_model.prepare(b"\1" * 32)
-    read_model.prepare(b"\1" * 32, rebuild=True)
+    read_model.drop()
+    with pytest.raises(ReadModelStale, match="no read models"):
+        read_model.position("Market0")
+    assert read_model.prepare(b"\1" * 32) is Standing.CURRENT
+    assert read_model.position("Market0").height == -1
 
 
 def test_a_log_that_lost_commits_stops_the_projector(open_read_model: Open) -> None:
@@ -331,7 +322,8 @@ def test_the_librarys_tracking_recorder_cases_pass(open_read_model: Open) -> Non
 
         def create_recorder(self) -> TrackingRecorder:
             """A read model in which no ledger was followed yet."""
-            read_model.prepare(bytes(32), rebuild=True)
+            read_model.drop()
+            read_model.prepare(bytes(32))
             return read_model
 
     outcome = unittest.TestResult()

@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "work": Entry("cli_roles", "work", "Run processors of a network."),
     "snapshots": Entry("cli_snapshots", "app", "List and drop snapshots of processors."),
     "serve": Entry("cli_roles", "serve", "Follow the ledgers and serve the query API."),
+    "projections": Entry("cli_projections", "app", "Show, retry and rebuild the read models."),
     "clock": Entry("cli_roles", "clock", "Tick every second to every partition."),
     "watch": Entry("cli_roles", "watch", "Sign what is final in the vault on the L1."),
     "send": Entry("cli_roles", "send", "Take checkpoints to the L1."),

@@ -82,6 +82,7 @@ _KNOWN: Final = {
     "adapters.bootstrap:GenesisRefused": Asked,
     "adapters.settings:SettingsInvalid": Asked,
     "adapters.settings_security:SecurityInvalid": Asked,
+    "adapters.read_model:BeingRebuilt": Unable,
     "adapters.read_model:ReadModelStale": Unable,
     "adapters.worker:ClockBehind": Unable,
     "adapters.eventsourcing_index:IndexFailed": Unable,

@@ -52,7 +52,8 @@ MetricsPort = Annotated[
 HERE = Path()
 
 
-def _deployment(network: Path, kafka: str | None, genesis: Path | None = None) -> Deployment:
+def deployment_of(network: Path, kafka: str | None, genesis: Path | None = None) -> Deployment:
+    """The network of the settings, with what the command line puts in their place."""
     from adapters import roles, settings
 
     found = settings.load(network)
@@ -121,7 +122,7 @@ def create(
     """
     from adapters import roles, roles_security
 
-    deployment = _deployment(network, kafka, genesis)
+    deployment = deployment_of(network, kafka, genesis)
     users = roles_security.principals_of(deployment, principals)
     if new_passwords and users is None:
         raise Asked("--new-passwords is for a secured Kafka.", "Write [log.security] first.")
@@ -159,7 +160,7 @@ def check(
     """
     from adapters import roles, roles_security
 
-    deployment = _deployment(network, kafka, genesis)
+    deployment = deployment_of(network, kafka, genesis)
     complaints = [*roles.check(deployment)]
     users = roles_security.principals_of(deployment, principals)
     if users is not None:
@@ -273,7 +274,7 @@ def _work(
     from adapters import roles
     from domain.commit import Ledger
 
-    deployment = _deployment(network, kafka)
+    deployment = deployment_of(network, kafka)
     ledger = Ledger[name]
     most = deployment.network.shards if ledger is Ledger.METERING else 1
     chosen = tuple(range(most)) if shards is None else shards_of(shards, most)
@@ -302,7 +303,7 @@ def clock(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -
     """Tick every second to every partition; any number of clocks may run."""
     from adapters import roles
 
-    deployment = _deployment(network, kafka)
+    deployment = deployment_of(network, kafka)
     with _until_stopped() as stop:
         roles.clock(deployment, stop, _say(as_json))
 
@@ -311,7 +312,7 @@ def watch(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -
     """Sign into the commands what is final in the vault on the L1."""
     from adapters import roles
 
-    deployment = _deployment(network, kafka)
+    deployment = deployment_of(network, kafka)
     with _until_stopped() as stop:
         roles.watch(deployment, stop, _say(as_json))
 
@@ -325,7 +326,7 @@ def send(
     """Take every checkpoint to the L1; one process for each signing key."""
     from adapters import roles
 
-    deployment = _deployment(network, kafka)
+    deployment = deployment_of(network, kafka)
     with _until_stopped() as stop, _metrics(metrics_port, as_json) as metrics:
         roles.send(deployment, stop, _say(as_json), metrics)
 
@@ -341,7 +342,7 @@ def serve(
     """Follow the ledgers into the read models, and serve the query API and its pages."""
     from adapters import roles
 
-    deployment = _deployment(network, kafka)
+    deployment = deployment_of(network, kafka)
     if port is not None:
         deployment.settings = replace(deployment.settings, api_port=port)
 

@@ -228,8 +228,10 @@ def test_a_retry_takes_what_was_held_once_its_cause_is_mended(
 
     read_model, other = open_read_model(), open_read_model()
     with monkeypatch.context() as here:
-        here.setitem(HANDLERS, (Ledger.MARKET, NodeHealthChanged), (sick,))
-        here.setitem(MONEY_HANDLERS, (Ledger.MARKET, UsagePosted), (sick,))
+        falls: tuple[Ledger, type[Any]] = (Ledger.MARKET, NodeHealthChanged)
+        pays: tuple[Ledger, type[Any]] = (Ledger.MARKET, UsagePosted)
+        here.setitem(HANDLERS, falls, (sick,))
+        here.setitem(MONEY_HANDLERS, pays, (sick,))
         read_model.prepare(network.hash)
         follows = network.projector(other)
         follows.catch_up()

@@ -40,8 +40,8 @@ from adapters.evm_sender import EvmSender, FeePolicy
 from adapters.kafka_log import KafkaLog
 from adapters.l1_turns import SenderTurn
 from adapters.read_model import ReadModel
+from adapters.roles_follow import projector_of
 from adapters.snapshot_keeper import SnapshotPolicy
-from adapters.up_web import projector_of
 from domain.checkpoint import CheckpointMade
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC, Ledger
 from domain.epoch import ObserveCheckpoint

@@ -16,7 +16,7 @@ from adapters.api_problems import MONEY_STOPPED, Problem
 from adapters.read_model_catalogue import Entry
 from domain.commit import Ledger
 from projections.fold import MONEY_TABLES
-from projections.tables import FOLDING, HELD_KEY
+from projections.held_tables import FOLDING, HELD_KEY
 
 SHOWN: Final = 100
 

@@ -18,7 +18,8 @@ from domain.commit import Ledger, RecordedEvent
 from projections import held
 from projections.fold import attempt
 from projections.fold_rows import At
-from projections.tables import FOLDING, HELD, HELD_KEY, HISTORY
+from projections.held_tables import FOLDING, HELD, HELD_KEY
+from projections.tables import HISTORY
 
 _AT_ONCE: Final = 500
 

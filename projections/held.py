@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from projections.fold_rows import At, Row, Rows, Unfoldable
-from projections.tables import FOLDING, HELD, HELD_KEY
+from projections.held_tables import FOLDING, HELD, HELD_KEY
 
 #: A ledger with more held events than that is not followed further: something is wrong with all.
 HELD_MAX: Final = 10_000

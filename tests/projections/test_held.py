@@ -15,18 +15,8 @@ from domain.commit import Ledger
 from projections import held
 from projections.fold import MONEY_TABLES
 from projections.fold_rows import Key, Row, Rows, Unfoldable
-from projections.tables import (
-    BALANCE,
-    FOLDING,
-    HELD,
-    HELD_KEY,
-    HISTORY,
-    INSTRUMENT,
-    LEASE,
-    NODE,
-    POSTING,
-    PROVIDER,
-)
+from projections.held_tables import FOLDING, HELD, HELD_KEY
+from projections.tables import BALANCE, HISTORY, INSTRUMENT, LEASE, NODE, POSTING, PROVIDER
 from tests.projections.ledgers import HandNetwork
 from tests.projections.plain import assert_equal, contents, plain_fold
 from tests.projections.poison import (

@@ -23,7 +23,7 @@ from domain.commit import Ledger
 from domain.lease import UsagePosted
 from domain.node import NodeHealthChanged
 from projections.fold import HANDLERS, MONEY_HANDLERS
-from projections.tables import FOLDING, HELD_KEY
+from projections.held_tables import FOLDING, HELD_KEY
 from tests.projections.ledgers import HandNetwork, codec
 from tests.projections.plain import assert_equal, contents
 from tests.projections.poison import endless_volume, orphan_statement, stranger_falls

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -39,3 +42,33 @@ def metering(
         return
     for name, value in figures.items():
         typer.echo(f"{name:20} {value}")
+
+
+@app.command()
+def recovery(
+    leases: Annotated[int, typer.Option(min=1, help="Live leases.")] = 100_000,
+    readings: Annotated[int, typer.Option(min=0, help="Readings accepted.")] = 5_000_000,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Keep the network here, and use the one that is here already."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """Kill a network at once; time until it serves again, with snapshots and without."""
+    from adapters.bench_recovery import bench_recovery
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    with ExitStack() as stack:
+        place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="synor-bench-")))
+        figures = bench_recovery(leases, readings, place / "network", say)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        if not isinstance(value, dict):
+            typer.echo(f"{name:20} {value}")
+    typer.echo(f"{'':20} {'with':>10} {'without':>10}")
+    for name in figures["with"]:
+        typer.echo(f"{name:20} {figures['with'][name]:>10} {figures['without'][name]:>10}")

@@ -8,7 +8,7 @@ its last commit, exactly the inputs that it has consumed.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -183,6 +183,10 @@ class Worker:
             if self._snapshots is not None:
                 self._snapshots.close()
             self._commits.index.close()
+
+    def counted(self, from_height: int) -> Iterator[Counted]:
+        """The commits of the own ledger from a height on."""
+        return self._commits.commits(from_height)
 
     def rest(self) -> None:
         """Commit what was consumed and leave a snapshot, if there is one worth while."""

@@ -245,11 +245,30 @@ def metering(
     shards: Annotated[
         str | None, typer.Option(help="Which, as 0,1 or 0-3; default: all of them.")
     ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="Share the shards with all workers of this consumer group, on Kafka."),
+    ] = None,
+    member: Annotated[
+        str | None,
+        typer.Option(help="In a group: a name that keeps its shards over a quick restart."),
+    ] = None,
     metrics_port: MetricsPort = None,
     as_json: Json = False,
 ) -> None:
     """Run metering shards: telemetry, coverage, statements."""
-    _work(network, kafka, "METERING", shards, metrics_port, as_json)
+    if group is None:
+        if member is not None:
+            raise Asked("--member is a name in a group.", "Name the --group too.")
+        _work(network, kafka, "METERING", shards, metrics_port, as_json)
+        return
+    if shards is not None:
+        raise Asked("--shards and --group are two ways to share the work.", "Take one of them.")
+    from adapters.roles_group import work_in_group
+
+    deployment = _deployment(network, kafka)
+    with _until_stopped() as stop, _metrics(metrics_port, as_json) as metrics:
+        work_in_group(deployment, group, member, stop, _say(as_json), metrics)
 
 
 @work.command("settlement")

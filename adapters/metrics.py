@@ -129,6 +129,12 @@ class Metrics:
         self.recovered = Gauge(
             "synor_recovered_commits", "Commits folded by the last recovery.", _PLACE, registry=to
         )
+        self.owned = Gauge(
+            "synor_shard_owned",
+            "1 while a group gives the shard to this process.",
+            _PLACE,
+            registry=to,
+        )
         self.lag = Gauge(
             "synor_source_lag_records", "Records of a source not read yet.", _SOURCE, registry=to
         )

@@ -220,12 +220,26 @@ def work(
     metrics: Metrics | None = None,
 ) -> None:
     """Run the processors of one ledger, each shard in a thread with a connection of its own."""
-    network = deployment.network
-    signer = deployment.signer(ledger.name.lower(), network.identity(ledger).writer)
     index = deployment.settings.index
     index.mkdir(parents=True, exist_ok=True)
+    place = processor(deployment, ledger, say, metrics)
+    together(
+        [
+            (f"{ledger.name}-{shard}", place(shard, index / f"{LEDGER_TOPICS[ledger]}.{shard}.db"))
+            for shard in shards
+        ],
+        stop,
+    )
 
-    def run(shard: int) -> Callable[[threading.Event], None]:
+
+def processor(
+    deployment: Deployment, ledger: Ledger, say: Say, metrics: Metrics | None
+) -> Callable[[int, str | Path], Callable[[threading.Event], None]]:
+    """What runs a shard on an index until it is told to stop; for a thread of its own."""
+    network = deployment.network
+    signer = deployment.signer(ledger.name.lower(), network.identity(ledger).writer)
+
+    def place(shard: int, index: str | Path) -> Callable[[threading.Event], None]:
         def body(stop: threading.Event) -> None:
             with ExitStack() as stack:
                 role = f"{ledger.name.lower()}-{shard}"
@@ -239,7 +253,7 @@ def work(
                     ledger,
                     shard,
                     log=log,
-                    index=index / f"{LEDGER_TOPICS[ledger]}.{shard}.db",
+                    index=index,
                     signer=signer,
                     topics=network.bound_topics(log),
                     clock_us=now_us,
@@ -262,7 +276,7 @@ def work(
 
         return body
 
-    together([(f"{ledger.name}-{shard}", run(shard)) for shard in shards], stop)
+    return place
 
 
 def clock(deployment: Deployment, stop: threading.Event, say: Say) -> None:

@@ -216,9 +216,9 @@ def load(path: Path) -> Settings:
     index = work.path("index", "index")
     snapshots = SnapshotSettings(
         folder=work.path("snapshots", "snapshots"),
-        events=work.number("snapshot_events", 0, 10**9, 50_000),
-        bulk_bytes=work.number("snapshot_mib", 1, 10**6, 128) * 1024 * 1024,
-        seconds=work.number("snapshot_seconds", 1, 10**6, 300),
+        events=work.number("snapshot_events", 0, 10**9, 20_000),
+        bulk_bytes=work.number("snapshot_mib", 1, 10**6, 16) * 1024 * 1024,
+        seconds=work.number("snapshot_seconds", 1, 10**6, 60),
     )
     work.done()
     keys = root.table("keys")

@@ -58,9 +58,9 @@ class SnapshotPolicy:
     Taking one holds the processor up; ``rest`` times as long it is then let alone.
     """
 
-    events: int = 50_000
-    bulk_bytes: int = 128 * 1024 * 1024
-    seconds: int = 300
+    events: int = 20_000
+    bulk_bytes: int = 16 * 1024 * 1024
+    seconds: int = 60
     rest: int = 20
     keep: int = 2
 
@@ -293,7 +293,7 @@ class SnapshotKeeper:
         raw = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
         signature = self._signer.sign(_message(raw))
         path = self._folder / f"{self._stem}{height:012d}{SUFFIX}"
-        draft = path.with_suffix(".new")
+        draft = path.with_suffix(f".{os.getpid()}.new")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with draft.open("wb") as file:

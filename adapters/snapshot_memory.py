@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final
@@ -67,7 +68,7 @@ def parts_of(processor: Processor) -> dict[str, Any]:
             ours = type(value).__module__.startswith(("domain.", "projections."))
             if name in skip or not ours or not hasattr(value, "__dict__") or id(value) in seen:
                 continue
-            if isinstance(value, type) or callable(value):
+            if isinstance(value, (type, Enum)) or callable(value):
                 continue
             seen.add(id(value))
             found[f"{path}.{name}"] = value

@@ -29,7 +29,7 @@ from domain.commit import LEDGER_TOPICS, CommitBody, InputRun, Ledger
 from domain.figures import Figures
 from domain.invariant import invariant
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, TopicBound, WriterRotated
-from domain.ports import Fetched, Log, LogRecord, LogTruncated
+from domain.ports import Fetched, Log, LogError, LogRecord, LogTruncated
 from domain.processor import (
     ForeignCommit,
     Processor,
@@ -192,7 +192,13 @@ class Worker:
         """Commit what was consumed and leave a snapshot, if there is one worth while."""
         snapshots = self._snapshots
         if snapshots is not None and self._recovered and snapshots.worthwhile():
-            self.commit_now()
+            missed: tuple[type[Exception], ...] = (*self._own.lost, LogError)
+            try:
+                self.commit_now()
+            except missed:
+                # Whoever starts next folds a little more.
+                self._recovered = False
+                return
             self._remember(snapshots)
 
     def recover(self) -> None:

@@ -266,7 +266,7 @@ def metering(
         raise Asked("--shards and --group are two ways to share the work.", "Take one of them.")
     from adapters.roles_group import work_in_group
 
-    deployment = _deployment(network, kafka)
+    deployment = deployment_of(network, kafka)
     with _until_stopped() as stop, _metrics(metrics_port, as_json) as metrics:
         work_in_group(deployment, group, member, stop, _say(as_json), metrics)
 

@@ -58,6 +58,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "export": Entry("cli_export", "export", "Write a ledger into one file for auditors."),
     "replay": Entry("cli_replay", "replay", "Turn foreign data into a ledger."),
     "demo": Entry("cli_demo", "demo", "Tell the story of a small market."),
+    "simulate": Entry("cli_simulate", "simulate", "Run markets in virtual time, with faults."),
     "bench": Entry("cli_bench", "app", "Measure the processors."),
 }
 

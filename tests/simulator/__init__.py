@@ -1,0 +1,1 @@
+"""The simulator, the checker of histories, and the bugs that both must find."""

@@ -17,9 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from eventsourcing.persistence import OperationalError
-
-from adapters.actor import Actor
+from adapters.actor import Actor, Inputs
 from adapters.ed25519 import Signer
 from adapters.embedded import create_topics
 from adapters.memory_log import MemoryLog, MemoryTopics
@@ -200,8 +198,9 @@ class Simulation:
             ProjectorProcess(around, n, tables) for n in range(rng.choice((1, 1, 2)))
         ]
         self.sender = SenderProcess(around, self.chain)
+        way = self.mail.direct(self._arrives_later)
         self.watcher = WatcherProcess(
-            around, self.chain, lambda session: self._actor(KEYS.watcher, session)
+            around, self.chain, lambda session: self._actor(KEYS.watcher, session, way)
         )
         self.processes: list[Process] = [
             *self.workers,
@@ -241,9 +240,11 @@ class Simulation:
         if self._cast is not None:
             self._cast.see(ledger, shard, event)
 
-    def _actor(self, signer: Signer, session_us: int = START_US) -> Actor:
+    def _actor(
+        self, signer: Signer, session_us: int = START_US, way: Inputs | None = None
+    ) -> Actor:
         return Actor(
-            log=self.mail.box(),
+            log=way or self.mail.box(),
             codec=self.network.codec,
             genesis_hash=self.network.hash,
             signer=signer,
@@ -328,7 +329,7 @@ class Simulation:
             moved = True
             self._trace.add(f"  {process.name} dies")
             process.die()
-        except (LogError, OperationalError, L1Error) as error:
+        except (LogError, L1Error) as error:
             # An operating error: the same process tries again, or another in its place.
             moved = True
             self._trace.add(f"  {process.name}: {type(error).__name__}")

@@ -51,7 +51,7 @@ def folded(network: Network, log: MemoryLog, laws: Laws) -> tuple[str, Rows]:
         processor = network.processor(*seat, states[seat])
         for counted in _commits(log, seat, laws):
             body = network.codec.decode(CommitBody, counted.body)
-            processor.adopt(body, counted.bulk(), states[seat].keep)
+            processor.adopt(body, counted.parts() or (), states[seat].keep)
             _fold_rows(network, rows, seat, counted.envelope.height, body)
         if isinstance(processor, Market):
             market = processor

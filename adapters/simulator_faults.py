@@ -42,6 +42,7 @@ class Fault(StrEnum):
     SHORT_READ = "a read ends early"
     FAILED_READ = "a read fails"
     INDEX_DROPPED = "an index is dropped"
+    SNAPSHOTS_DROPPED = "snapshots are dropped"
     CUT_STEP = "a step is cut anywhere"
     FOREIGN_RECORD = "bytes, copies and forgeries on a ledger"
     SEND_LOST_WRITTEN = "a client's answer is lost, the record is written"

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn
 from adapters.bootstrap import Network, verify
 from adapters.memory_log import MemoryLog
 from adapters.simulator_l1 import SimulatedL1
-from adapters.worker import writer_of
+from adapters.worker_reading import writer_of
 from domain.account import ClaimSettled
 from domain.catalogue import SHARES_1, VERSION_1, Catalogue
 from domain.chain import ChainReader, Counted, LedgerStopped
@@ -142,7 +142,7 @@ class Laws:
     def _take(self, ledger: _Ledger, counted: Counted) -> None:
         self.commits += 1
         codec = self._network.codec
-        if not counted.bulk_is_right():
+        if counted.parts() is None:
             _broken("bulk hashes as its envelope says", _named(ledger.seat))
         body = codec.decode(CommitBody, counted.body)
         height = counted.envelope.height
@@ -181,7 +181,7 @@ class Laws:
             fetched = self._log.read(run.topic, run.partition, run.first, max_bytes=_WHOLE)
             for record in fetched.records:
                 if record.offset < run.next:
-                    digest.add(record.offset, record.time_us, record.value)
+                    digest.add(record)
                     count += 1
         if count != run.count or digest.digest() != run.digest:
             _broken("a run names what was read", f"{where}: {run.count} records, found {count}")

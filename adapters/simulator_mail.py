@@ -6,17 +6,24 @@ Every attempt is written down in the history as its client knows it.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from adapters.memory_log import MemoryLog
 from adapters.simulator_faults import Fault, Faults
 from adapters.simulator_history import History, Outcome, Poll, Send, named
+from domain.ports import AppendUnknown, LogError
 
 _WHOLE: Final = 1 << 40
 CLOCK: Final = 1
 ANYBODY: Final = 2
+_GONE_WRONG: Final = (
+    Fault.SEND_LOST_WRITTEN,
+    Fault.SEND_LOST_UNWRITTEN,
+    Fault.SEND_LATE,
+    Fault.SEND_REFUSED,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,21 @@ class Box:
     def append(self, topic: str, partition: int, value: bytes) -> None:
         """Send with the next delivery."""
         self._mail.put(_Letter(self._process, topic, partition, value))
+
+
+class Direct:
+    """A client that waits for each answer, and is told when there is none: the watcher."""
+
+    def __init__(self, mail: Mail, process: int, later: Callable[[str, int, bytes], None]) -> None:
+        """``later`` keeps a record that arrives in a while."""
+        self._mail = mail
+        self._process = process
+        self._later = later
+
+    def append(self, topic: str, partition: int, value: bytes) -> None:
+        """Send now. Raises what a log raises."""
+        letter = _Letter(self._process, topic, partition, value)
+        self._mail.send_now(letter, self._later)
 
 
 class Mail:
@@ -62,6 +84,11 @@ class Mail:
         """A box for one more client."""
         self._processes += 1
         return Box(self, self._processes)
+
+    def direct(self, later: Callable[[str, int, bytes], None]) -> Direct:
+        """A way to the log for one more client that waits."""
+        self._processes += 1
+        return Direct(self, self._processes, later)
 
     def append(self, topic: str, partition: int, value: bytes) -> None:
         """Anybody's record."""
@@ -96,14 +123,27 @@ class Mail:
         for letter in letters:
             self._attempt(letter)
 
+    def send_now(self, letter: _Letter, later: Callable[[str, int, bytes], None]) -> None:
+        """One attempt of a client that waits for its answer."""
+        fault = self._faults.pick(*_GONE_WRONG)
+        match fault:
+            case Fault.SEND_REFUSED:
+                self._record(letter, Outcome.FAIL)
+                raise LogError("The send was refused by the simulation.")
+            case Fault.SEND_LOST_WRITTEN:
+                self._log.append(letter.topic, letter.partition, letter.value)
+            case Fault.SEND_LATE:
+                later(letter.topic, letter.partition, letter.value)
+            case Fault.SEND_LOST_UNWRITTEN:
+                pass
+            case _:
+                self._send(letter)
+                return
+        self._record(letter, Outcome.INFO)
+        raise AppendUnknown("The answer to the send was lost by the simulation.")
+
     def _attempt(self, letter: _Letter) -> None:
-        fault = self._faults.pick(
-            Fault.SEND_LOST_WRITTEN,
-            Fault.SEND_LOST_UNWRITTEN,
-            Fault.SEND_LATE,
-            Fault.SEND_REFUSED,
-            Fault.SEND_TWICE,
-        )
+        fault = self._faults.pick(*_GONE_WRONG, Fault.SEND_TWICE)
         match fault:
             case Fault.SEND_LOST_WRITTEN:
                 self._log.append(letter.topic, letter.partition, letter.value)

@@ -6,7 +6,8 @@ its outbox are what it finds when it is started again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,11 +34,12 @@ from adapters.simulator_faults import (
 )
 from adapters.simulator_l1 import CHAIN_ID, VAULT, SimulatedL1, SimulatedRpc
 from adapters.simulator_laws import Laws, Seat
+from adapters.snapshot_keeper import SnapshotKeeper, SnapshotPolicy
 from adapters.worker import Worker
 from domain.commit import Ledger
 from domain.genesis import DAY_US, HOUR_US, MINUTE_US, Parameters, TimeSource
 from domain.l1_watcher import Watcher
-from domain.processor import Unit, full
+from domain.processor import Processor, Unit, Versioned, full
 from projections.fold import fold
 from projections.fold_rows import Key, Row, Rows, primary
 from projections.following import (
@@ -51,6 +53,11 @@ from projections.following import (
 
 SEED: Final = b"synor simulator"
 KEYS: Final = SystemKeys.derived(SEED)
+WRITERS: Final = {
+    Ledger.MARKET: KEYS.market,
+    Ledger.METERING: KEYS.metering,
+    Ledger.SETTLEMENT: KEYS.settlement,
+}
 START_US: Final = 1_767_225_600_000_000
 PARAMETERS: Final = Parameters(
     beat_us=30 * MINUTE_US,
@@ -216,6 +223,17 @@ class Around:
     pause: Callable[[], None]
 
 
+class TakenAtOnce(SnapshotKeeper):
+    """Snapshots that are written before anything else happens: a run must not depend on threads."""
+
+    def take(
+        self, processor: Processor, where: Mapping[str, Any], states: Sequence[Versioned]
+    ) -> None:
+        """Take it, and wait until it is written."""
+        super().take(processor, where, states)
+        self.close()
+
+
 class WorkerProcess:
     """A worker of one ledger."""
 
@@ -253,32 +271,42 @@ class WorkerProcess:
                 *self.seat,
                 log=log,
                 index=self.index,
-                signer={
-                    Ledger.MARKET: KEYS.market,
-                    Ledger.METERING: KEYS.metering,
-                    Ledger.SETTLEMENT: KEYS.settlement,
-                }[self.seat[0]],
+                signer=WRITERS[self.seat[0]],
                 topics=around.network.bound_topics(log),
                 clock_us=around.now_us if broker else None,
                 cut=self._cut,
+                snapshots=self._snapshots() if self._on_disk else None,
             )
         return self._worker
+
+    def _snapshots(self) -> SnapshotKeeper:
+        return TakenAtOnce(
+            self._around.folder / f"{self.name}.snapshots",
+            ledger=self.seat[0],
+            shard=self.seat[1],
+            genesis=self._around.network.hash,
+            signer=WRITERS[self.seat[0]],
+            verify=verify,
+            policy=SnapshotPolicy(events=40, seconds=10**9, rest=0),
+            say=lambda text: None,
+        )
 
     def _cut(self, unit: Unit) -> bool:
         return full(unit) or (bool(unit.events) and self._around.faults.strikes(Fault.CUT_STEP))
 
     def die(self) -> None:
-        """Lose the worker, and sometimes its index too."""
+        """Lose the worker, and sometimes its index or its snapshots too."""
         if self._worker is not None:
             self._worker.close()
             self._worker = None
-        if self._on_disk and self._around.faults.strikes(Fault.INDEX_DROPPED):
-            self.drop_index()
-
-    def drop_index(self) -> None:
-        """Delete the index of a worker that is not running."""
-        for suffix in ("", "-wal", "-shm"):
-            Path(self.index + suffix).unlink(missing_ok=True)
+        if not self._on_disk:
+            return
+        faults, folder = self._around.faults, self._around.folder
+        if faults.strikes(Fault.INDEX_DROPPED):
+            for suffix in ("", "-wal", "-shm"):
+                Path(self.index + suffix).unlink(missing_ok=True)
+        if faults.strikes(Fault.SNAPSHOTS_DROPPED):
+            shutil.rmtree(folder / f"{self.name}.snapshots", ignore_errors=True)
 
 
 class ProjectorProcess:

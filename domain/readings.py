@@ -122,7 +122,10 @@ class Readings(Protocol[B]):
         ...
 
     def forget(self, lease: bytes) -> None:
-        """The lease is closed; no window that waits has readings of it."""
+        """The lease is closed. What windows that still wait have of it is dropped.
+
+        A shard that learned late of the lease's end has taken readings after its last window.
+        """
         ...
 
     def limits_moved(self) -> None:
@@ -247,6 +250,8 @@ class PlainReadings:
 
     def forget(self, lease: bytes) -> None:
         del self._leases[lease]
+        for window in self._windows.values():
+            window.pop(lease, None)
 
     def limits_moved(self) -> None:
         """Limits are computed anew for each row."""

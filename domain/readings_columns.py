@@ -186,12 +186,23 @@ class ColumnReadings:
                     self._total[counter], self._time[counter] = 0, _LONG_AGO
                     self._counters.give(counter)
             self._quantity[quantity], self._cap[quantity] = 0, -1
+            if self._windows and self._window_of[quantity] > min(self._windows):
+                self._unsave(quantity)
             self._window_of[quantity] = _LONG_AGO
             self._newest[quantity], self._newest_counter[quantity] = -1, 0
             del self._owner[quantity]
             self._quantities.give(quantity)
         self._leases.give(slot)
         self._forget_places()
+
+    def _unsave(self, quantity: int) -> None:
+        """Drop a slot from windows that wait: it will be another lease's."""
+        for window in self._windows.values():
+            window.saved = [
+                (slots[kept], values[kept])
+                for slots, values in window.saved
+                for kept in [slots != quantity]
+            ]
 
     def limits_moved(self) -> None:
         self._cap[:] = -1

@@ -281,17 +281,27 @@ def test_columns_judge_and_fold_as_the_plain_twin_does(made: list[Any]) -> None:
             elif change == "limits":
                 readings.limits_moved()
             elif change == "forget" and 1 in live:
-                for window in open_windows:
-                    readings.close(window)
                 readings.forget(LEASES[1])
             elif change == "assign" and 1 not in live:
                 readings.assign(LEASES[1], 3, {EGRESS: 10**9})
                 readings.activate(LEASES[1], now_us)
         if change == "forget":
-            if 1 in live:
-                open_windows.clear()
             live.pop(1, None)
         elif change == "assign":
             live[1] = 3
     for window in open_windows:
         assert fast.changed(window) == plain.changed(window)
+
+
+def test_readings_after_a_leases_last_window_are_never_those_of_the_next_lease() -> None:
+    """A shard that learned late of an end has taken readings in windows that are not stated yet."""
+    fast = ColumnReadings([row.how is How.METERED for row in VERSION_1])
+    fast.assign(LEASES[0], 1, {EGRESS: 10**9})
+    fast.activate(LEASES[0], NOW)
+    for window_us, total in ((100, 5), (200, 6), (300, 7)):
+        batch = columns_of(batch_of([(0, EGRESS, 0, NOW, total)]))
+        judged = fast.judge(batch, [1], 1, moment(NOW))
+        fast.fold(batch, judged.refused, 1, bytes(32), NOW, window_us)
+    fast.forget(LEASES[0])
+    fast.assign(LEASES[1], 1, {EGRESS: 10**9})
+    assert [fast.changed(window_us) for window_us in (100, 200, 300)] == [{}, {}, {}]

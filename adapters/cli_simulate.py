@@ -50,12 +50,13 @@ def simulate(
     if as_json:
         document({**summary.document(), "ms": int(seconds * 1000)})
     else:
-        _tell(summary, seconds, steps)
+        tell(summary, seconds, steps)
     if summary.failed:
         raise typer.Exit(EXIT_LAW_BROKEN)
 
 
-def _tell(summary: Summary, seconds: float, steps: int | None) -> None:
+def tell(summary: Summary, seconds: float, steps: int | None) -> None:
+    """Print what runs came to, and of each that failed all that is needed to see it again."""
     from adapters.simulator_runs import replay
 
     table(

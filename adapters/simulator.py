@@ -51,7 +51,7 @@ from domain.ledger import Tick
 from domain.ports import LogError
 
 #: Turns of a run with faults; the end without faults comes on top.
-STEPS: Final = (150, 450)
+STEPS: Final = (100, 360)
 _ROUNDS_MAX: Final = 500
 _MUTED_AFTER: Final = 30
 _LAST_TICKS: Final = 24
@@ -160,6 +160,11 @@ class Simulation:
             (COMMANDS_TOPIC, 0),
             *((TELEMETRY_TOPIC, shard) for shard in range(self.shards)),
         ]
+        self._partitions = [
+            (topic, partition)
+            for topic, partitions in network.topics().items()
+            for partition in range(partitions)
+        ]
         self.mail = Mail(rng, self.log, self.faults, self.history)
         self._cast: Cast | None = None
         self.laws = Laws(network, self.log, [self._seen])
@@ -187,13 +192,13 @@ class Simulation:
             pause=self._pause,
         )
         self.workers = [
-            WorkerProcess(around, seat, 0, on_disk=not rng.randrange(3))
+            WorkerProcess(around, seat, 0, on_disk=not rng.randrange(5))
             for seat in network.ledgers()
         ]
         if not rng.randrange(3):
             seat = rng.choice(network.ledgers())
             self.workers.append(WorkerProcess(around, seat, 1, on_disk=not rng.randrange(2)))
-        tables = self._tables(around, in_sql=not rng.randrange(4))
+        tables = self._tables(around, in_sql=not rng.randrange(8))
         self.projectors = [
             ProjectorProcess(around, n, tables) for n in range(rng.choice((1, 1, 2)))
         ]
@@ -356,11 +361,7 @@ class Simulation:
         self.laws.check_l1(self.chain, self.sender.signed)
 
     def _size(self) -> int:
-        return sum(
-            self.log.end(topic, partition)
-            for topic, partitions in self.network.topics().items()
-            for partition in range(partitions)
-        )
+        return sum([self.log.end(topic, partition) for topic, partition in self._partitions])
 
     def _standing(self) -> tuple[int, bytes]:
         """Who had nothing to do has nothing to do as long as this is the same."""

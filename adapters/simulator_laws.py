@@ -201,7 +201,6 @@ class Laws:
     # The money
 
     def _check_event(self, seat: Seat, event: Any) -> None:
-        self.totals.see(*seat, event)
         postings = getattr(event, "postings", ())
         if postings:
             self._post(seat, event, postings)
@@ -234,6 +233,7 @@ class Laws:
                 self.checkpoints[event.epoch] = event.checkpoint
             case _:
                 pass
+        self.totals.see(*seat, event)
 
     def _post(self, seat: Seat, event: Any, postings: Sequence[Any]) -> None:
         kind = type(event).__name__

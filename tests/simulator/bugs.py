@@ -32,13 +32,11 @@ class Stubborn(Worker):
     """Keeps what it decided when it lost the race for a height, and commits it at the next."""
 
     def _commit(self) -> None:
-        while True:
-            try:
-                super()._commit()
-            except self._own.lost:
-                self._height = self._commits.head().height
-            else:
-                return
+        try:
+            super()._commit()
+        except self._own.lost:
+            self._height = self._commits.head().height
+            super()._commit()
 
 
 class RowsFirst(TablesInMemory):

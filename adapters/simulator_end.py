@@ -19,6 +19,7 @@ from domain.telemetry import TelemetryAccepted
 from projections.columns import METADATA
 from projections.fold import fold
 from projections.fold_rows import At, Rows
+from projections.held_tables import FOLDING, HELD_KEY
 from projections.tables import ANSWER, BALANCE, CONSUMED, META, POSITION
 
 _WHOLE: Final = 1 << 40
@@ -71,6 +72,12 @@ def _fold_rows(network: Network, rows: Rows, seat: Seat, height: int, body: Comm
 
 def check_rows(tables: Tables, expected: Rows, laws: Laws, history: History) -> None:
     """The read model is a plain fold of the ledgers, and its balances are the laws' own."""
+    for kept in tables.contents(HELD_KEY).values():
+        why = f"{kept['event']} of {kept['aggregate'].hex()}: {kept['why']}"
+        raise Violation("rows can take every event", why)
+    for folding in tables.contents(FOLDING).values():
+        if folding["money_position"] is not None:
+            raise Violation("rows can take every event", str(folding["money_why"]))
     for table in _FOLDED:
         found, wanted = tables.contents(table), expected.contents(table)
         if found != wanted:

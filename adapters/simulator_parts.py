@@ -24,6 +24,8 @@ from adapters.evm_sender import EvmSender, FeePolicy
 from adapters.l1_turns import SenderTurn, WatcherTurn
 from adapters.projector import Projector
 from adapters.read_model import ReadModel
+from adapters.read_model_catalogue import WRITE
+from adapters.read_model_generation import Generation
 from adapters.simulator_faults import (
     Crash,
     Fault,
@@ -154,27 +156,31 @@ class TablesInSql:
 
     def __init__(self, model: ReadModel, faults: Faults) -> None:
         """Let the process die where a batch is written and its transaction is not committed."""
-        self.model = model
+        self._model = model
+        serving = model.catalogue.serving()
+        assert serving is not None, "the read model was prepared"
+        engine = model.catalogue.open(serving.number)
+        self._generation = Generation(engine)
 
-        @event.listens_for(model.engine, "commit")
+        @event.listens_for(engine, "commit")
         def _commit(connection: Connection) -> None:
-            if connection.get_execution_options().get("synor_write") and faults.strikes(
+            if connection.get_execution_options().get(WRITE) and faults.strikes(
                 Fault.PROJECTOR_DIES_BEFORE_COMMIT
             ):
                 raise Crash
 
     def position(self, application: str) -> Position:
         """See ``RowStore``."""
-        return self.model.position(application)
+        return self._generation.position(application)
 
     def apply(self, before: Position, after: Position, commits: Sequence[ProjectedCommit]) -> None:
         """See ``RowStore``."""
-        self.model.apply(before, after, commits)
+        self._generation.apply(before, after, commits)
 
     def contents(self, table: Table) -> dict[Key, Row]:
         """Every row of a table."""
         names = primary(table)
-        with self.model.reading() as connection:
+        with self._generation.reading() as connection:
             return {
                 tuple(row[name] for name in names): dict(row)
                 for row in connection.execute(select(table)).mappings()
@@ -182,7 +188,8 @@ class TablesInSql:
 
     def close(self) -> None:
         """Close every connection."""
-        self.model.close()
+        self._generation.close()
+        self._model.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,7 +136,7 @@ BUGS = (
     ),
     Bug(
         "a projector whose position is not in the rows' transaction",
-        frozenset({"a projection is the fold of its ledger", "nothing else stops a process"}),
+        frozenset({"a projection is the fold of its ledger", "rows can take every event"}),
         40,
         parts=Parts(tables=RowsFirst),
     ),

@@ -106,7 +106,7 @@ def test_a_failure_names_its_seed_its_step_the_law_and_the_command_that_repeats_
     assert summary.document()["failures"][0]["replay"] in told
 
 
-def test_a_tracetells_every_step_and_every_fault() -> None:
+def test_a_trace_tells_every_step_and_every_fault() -> None:
     """The lines are what the digest is made of, so a replay shows what happened."""
     lines: list[str] = []
     run = simulate(5, steps=120, say=lines.append)

@@ -56,6 +56,7 @@ from adapters.api_troubles import rebuild_of, troubles
 from adapters.metrics import MEDIA_TYPE
 from adapters.projector import LedgerStatus
 from adapters.read_model import BeingRebuilt, ReadModel
+from adapters.registry import registry
 from domain.codec import Codec
 from domain.commit import Ledger
 from domain.genesis import Genesis
@@ -146,6 +147,7 @@ def create_app(service: Service) -> FastAPI:
     _Routes(app, service).add()
     if service.metrics is not None:
         app.add_api_route("/metrics", _figures(service.metrics), summary="Figures for Prometheus.")
+    app.mount("/registry", registry())
     pages.add(app)
     return app
 

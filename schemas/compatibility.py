@@ -23,7 +23,8 @@ from typing import Any, Final
 from schemas.derive import Json
 
 HISTORY: Final = Path(__file__).parent / "history"
-_INPUTS: Final = re.compile(r"synor\.(command|telemetry|input)\.v\d+\.")
+#: Full names of inputs; all others are events or stand in ledgers.
+INPUTS: Final = re.compile(r"synor\.(command|telemetry|input)\.v\d+\.")
 _VERSION: Final = re.compile(r"(.*\.)v(\d+)(\.[^.]+)")
 #: What a reader of the key's type may take from a writer besides its own type.
 _PROMOTED: Final[Mapping[str, tuple[str, ...]]] = {
@@ -50,7 +51,7 @@ def broken(current: Mapping[str, Json], history: Mapping[str, Mapping[str, Json]
     ``history`` has the schemas of earlier releases by full name, under the name of the release.
     """
     for older, newer in _pairs(current, history):
-        inputs = _INPUTS.match(newer.name) is not None
+        inputs = INPUTS.match(newer.name) is not None
         # Forward: who knows only the older one reads what the newer one writes.
         for why in unreadable(reader=older.schema, writer=newer.schema):
             yield f"{newer.name} cannot be read as {older.name}: {why}"

@@ -18,6 +18,7 @@ from typing import Any, Final
 from adapters.snapshot_columns import CannotUnpack, Skipped, skipped_of
 from adapters.snapshot_pack import pack
 from adapters.snapshot_unpack import unpack
+from domain.market_folds import Folds
 from domain.metering import Metering
 from domain.processor import Processor, Versioned
 from domain.readings_columns import ColumnReadings
@@ -32,6 +33,7 @@ WIRING: Final[Skipped] = {
             "genesis_hash",
             "shard",
             "shards",
+            "time_source",
             "codec",
             "verify",
             "unit",
@@ -45,6 +47,7 @@ WIRING: Final[Skipped] = {
     ColumnReadings: frozenset(("_last", "_handful", "_slots_of_lists")),
     OrderBook: frozenset(("_takes",)),
     FreeCapacity: frozenset(("_takes",)),
+    Folds: frozenset(("eligible",)),
 }
 
 

@@ -20,12 +20,11 @@ and the same answer for the orders in any order of the arguments.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 from typing import Final
 
+from domain.ask_pool import AskPool
 from domain.ids import QUANTITY_MAX, AccountId, BidId, NodeId, OfferId, ProviderId, RoundId
 from domain.invariant import invariant
 from domain.node import Amount
@@ -74,6 +73,22 @@ Lots = tuple[RestingBid, int]
 Room = Callable[[NodeId, str], int | None]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundAsks:
+    """The asks of a round: those of a pool at or below its price, less what was netted."""
+
+    pool: AskPool
+    price_nano: int
+    less_free: Mapping[OfferId, int]
+
+    def __iter__(self) -> Iterator[OpenAsk]:
+        """Every one of them, with what it can give; looks at the whole pool."""
+        for ask, free in self.pool:
+            free = self.less_free.get(ask.offer, free)
+            if free and ask.ask_nano <= self.price_nano:
+                yield ask, free
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crossing:
     """A round in which bids and asks meet: its price, and who is filled before placement."""
@@ -84,7 +99,7 @@ class Crossing:
     demand_milli: int  # eligible bids at the price or above, after netting; 2^62 for more
     supply_milli: int  # eligible asks at the price or below, after netting
     filled: tuple[Lots, ...]  # in (round, order number)
-    asks: tuple[OpenAsk, ...]  # at the price or below
+    asks: RoundAsks  # at the price or below
 
 
 #: A round in which no bid reaches an ask.
@@ -95,7 +110,7 @@ NOTHING_MEETS: Final = Crossing(
     demand_milli=0,
     supply_milli=0,
     filled=(),
-    asks=(),
+    asks=RoundAsks(AskPool(), 0, {}),
 )
 
 
@@ -109,39 +124,36 @@ class Placed:
 
 
 def net_own(
-    bids: Iterable[RestingBid], asks: Iterable[OpenAsk], owner_of: Mapping[bytes, bytes]
-) -> tuple[list[Lots], list[OpenAsk]]:
+    bids: Iterable[RestingBid], asks: AskPool, owner_of: Mapping[bytes, bytes]
+) -> tuple[list[Lots], dict[OfferId, int]]:
     """What takes part once every owner's own bids and asks are set against one another.
 
-    ``owner_of`` gives the beneficial owner of every account that has an order here.
+    ``owner_of`` gives the beneficial owner of every account that has a bid here. Returns the bids,
+    and what is left of the asks that gave something.
     """
     wanted = [(bid, bid.open_lots) for bid in bids]
-    offered = list(asks)
-    bidders = {owner_of[bid.account] for bid, _ in wanted}
-    askers = {owner_of[ask.account] for ask, _ in offered}
-    both = bidders & askers
-    if not both:
-        return wanted, offered
-    own_bids: dict[bytes, list[Lots]] = {}
     own_asks: dict[bytes, list[OpenAsk]] = {}
+    own_bids: dict[bytes, list[Lots]] = {}
     for lots in wanted:
-        if (owner := owner_of[lots[0].account]) in both:
+        owner = owner_of[lots[0].account]
+        if owner not in own_asks:
+            own_asks[owner] = asks.owned(owner)
+        if own_asks[owner]:
             own_bids.setdefault(owner, []).append(lots)
-    for ask in offered:
-        if (owner := owner_of[ask[0].account]) in both:
-            own_asks.setdefault(owner, []).append(ask)
     fewer_lots: dict[bytes, int] = {}
-    less_free: dict[bytes, int] = {}
-    for owner in own_bids:
-        _net_one(own_bids[owner], own_asks[owner], fewer_lots, less_free)
-    return (
-        [(bid, fewer_lots.get(bid.bid, lots)) for bid, lots in wanted],
-        [(ask, less_free.get(ask.offer, free)) for ask, free in offered],
-    )
+    less_free: dict[OfferId, int] = {}
+    for owner, lots_of_owner in own_bids.items():
+        _net_one(lots_of_owner, own_asks[owner], fewer_lots, less_free)
+    if fewer_lots:
+        wanted = [(bid, fewer_lots.get(bid.bid, lots)) for bid, lots in wanted]
+    return wanted, less_free
 
 
 def _net_one(
-    bids: list[Lots], asks: list[OpenAsk], fewer_lots: dict[bytes, int], less_free: dict[bytes, int]
+    bids: list[Lots],
+    asks: list[OpenAsk],
+    fewer_lots: dict[bytes, int],
+    less_free: dict[OfferId, int],
 ) -> None:
     """Net the orders of one owner: best bids against cheapest asks."""
     bids.sort(key=lambda each: (-each[0].limit_nano, each[0].order_no))
@@ -189,23 +201,24 @@ def competitive_interval(
 
 def cross(
     bids: Iterable[RestingBid],
-    asks: Iterable[OpenAsk],
+    asks: AskPool,
     *,
     owner_of: Mapping[bytes, bytes],
     reference_nano: int,
 ) -> Crossing | None:
     """Net, price and ration the eligible orders; None where nothing meets.
 
-    Orders that could not trade at any price (bids below every ask, asks above every bid) may be
-    left out of the arguments: they change nothing.
+    Bids that could not trade at any price (below every ask) may be left out of the argument, and
+    asks above every bid are: they change nothing. ``owner_of`` is of the bids' accounts.
     """
-    wanted, offered = net_own(bids, asks, owner_of)
+    wanted, less_free = net_own(bids, asks, owner_of)
     demand: dict[int, int] = {}
     for bid, lots in wanted:
         demand[bid.limit_nano] = demand.get(bid.limit_nano, 0) + lots * bid.lot_milli
-    supply: dict[int, int] = {}
-    for ask, free in offered:
-        supply[ask.ask_nano] = supply.get(ask.ask_nano, 0) + free
+    supply = asks.supply(max(demand, default=-1))
+    for offer, left in less_free.items():
+        ask, free = asks.ask(offer)
+        supply[ask.ask_nano] -= free - left
     interval = competitive_interval(demand, supply)
     if interval is None:
         return None
@@ -222,7 +235,7 @@ def cross(
         ),
         supply_milli=supplied,
         filled=tuple(_filled(wanted, price, supplied)),
-        asks=tuple((ask, free) for ask, free in offered if free and ask.ask_nano <= price),
+        asks=RoundAsks(asks, price, less_free),
     )
 
 
@@ -272,49 +285,21 @@ def pro_rata(wanted: Sequence[Lots], available: int) -> list[Lots]:
     return [(bid, got[bid.bid]) for bid, _ in wanted if got[bid.bid]]
 
 
-class _Tightest:
-    """Nodes by (free quantity, id): a heap of ids for each free quantity that occurs."""
-
-    def __init__(self, asks: Iterable[OpenAsk]) -> None:
-        self._nodes: dict[int, list[bytes]] = {}
-        for ask, free in asks:
-            self._nodes.setdefault(free, []).append(ask.node)
-        for nodes in self._nodes.values():
-            heapify(nodes)
-        self._levels = sorted(self._nodes)
-
-    def pop(self, least: int) -> tuple[int, bytes] | None:
-        """Take out the first node with at least so much free."""
-        at = bisect_left(self._levels, least)
-        if at == len(self._levels):
-            return None
-        free = self._levels[at]
-        nodes = self._nodes[free]
-        node = heappop(nodes)
-        if not nodes:
-            del self._levels[at], self._nodes[free]
-        return free, node
-
-    def push(self, free: int, node: bytes) -> None:
-        """Put a node in, unless it has nothing free."""
-        if free in self._nodes:
-            heappush(self._nodes[free], node)
-        elif free:
-            self._nodes[free] = [node]
-            insort(self._levels, free)
-
-
-def place(filled: Sequence[Lots], asks: Sequence[OpenAsk], room: Room) -> list[Placed]:
-    """Put filled lots on nodes; what fits nowhere is left out. At most one ask a node.
+def place(filled: Sequence[Lots], asks: RoundAsks, room: Room) -> list[Placed]:
+    """Put filled lots on nodes; what fits nowhere is left out.
 
     Lots are placed one at a time by the rule. A node that takes one lot of a bid is then the
     tightest of those that fit, so it takes the next as well until it is full: one look a node and
     bid gives the same answer. A node that has no room for a lot of a bid will not have it later in
-    the round. A reserved bid fits only an ask that cannot be reclaimed.
+    the round. A reserved bid fits only an ask that cannot be reclaimed. The pool is as it was when
+    all is placed.
     """
-    by_node = {ask.node: ask for ask, _ in asks}
-    firm = _Tightest(each for each in asks if not each[0].interruptible)
-    revocable = _Tightest(each for each in asks if each[0].interruptible)
+    pool = asks.pool
+    moved: dict[NodeId, None] = {}
+    for offer, free in asks.less_free.items():
+        node = pool.ask(offer)[0].node
+        moved[node] = None
+        pool.give(free, node)
     left: dict[tuple[bytes, str], int | None] = {}
     nowhere: dict[tuple[int, bool, tuple[Amount, ...]], bool] = {}
     placed: list[Placed] = []
@@ -329,17 +314,20 @@ def place(filled: Sequence[Lots], asks: Sequence[OpenAsk], room: Room) -> list[P
         kind = (bid.lot_milli, bid.reserved, bid.allocations)
         if kind in nowhere:
             continue
-        passed_over: list[tuple[_Tightest, int, bytes]] = []
+        passed_over: list[tuple[int, NodeId]] = []
         while lots:
-            found = _first(firm, revocable, bid)
+            found = pool.take(bid.lot_milli, firm=bid.reserved)
             if found is None:
                 nowhere[kind] = True
                 break
-            queue, free, node = found
-            ask = by_node[NodeId(node)]
+            free, node = found
+            moved[node] = None
+            ask = pool.on(node)[0]
+            if ask.ask_nano > asks.price_nano:
+                continue  # out of this round, until the pool is restored
             fits = min(lots, free // bid.lot_milli)
             for extra in bid.allocations:
-                has = free_of(ask.node, extra.resource)
+                has = free_of(node, extra.resource)
                 if has is not None:
                     fits = min(fits, has // extra.amount)
             if not fits:
@@ -348,31 +336,15 @@ def place(filled: Sequence[Lots], asks: Sequence[OpenAsk], room: Room) -> list[P
             lots -= fits
             placed.append(Placed(bid, ask, fits))
             for extra in bid.allocations:
-                has = free_of(ask.node, extra.resource)
+                has = free_of(node, extra.resource)
                 if has is not None:
                     left[node, extra.resource] = has - fits * extra.amount
-            rest = (queue, free - fits * bid.lot_milli, node)
+            rest = free - fits * bid.lot_milli
             if lots:
-                passed_over.append(rest)  # it is full for this bid
+                passed_over.append((rest, node))  # it is full for this bid
             else:
-                queue.push(rest[1], node)
-        for queue, free, node in passed_over:
-            queue.push(free, node)
+                pool.give(rest, node)
+        for free, node in passed_over:
+            pool.give(free, node)
+    pool.restore(moved)
     return placed
-
-
-def _first(
-    firm: _Tightest, revocable: _Tightest, bid: RestingBid
-) -> tuple[_Tightest, int, bytes] | None:
-    """Take the tightest node for a lot out of its queue."""
-    one = firm.pop(bid.lot_milli)
-    if bid.reserved:
-        return None if one is None else (firm, *one)
-    two = revocable.pop(bid.lot_milli)
-    if two is None or (one is not None and one < two):
-        if two is not None:
-            revocable.push(*two)
-        return None if one is None else (firm, *one)
-    if one is not None:
-        firm.push(*one)
-    return (revocable, *two)

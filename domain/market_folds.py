@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from domain.clearing import RestingAsk, RestingBid
+from domain.eligible_asks import EligibleAsks
 from domain.genesis import Genesis, Role
 from domain.ids import AccountId, NodeId, PublicKey, account_of
 from domain.journal import Balances
@@ -48,10 +49,6 @@ class Book(Protocol):
 
     def bids_from(self, instrument: bytes, lowest: int) -> Iterator[RestingBid]:
         """Bids at ``lowest`` or above, best first."""
-        ...
-
-    def asks_to(self, instrument: bytes, highest: int) -> Iterator[RestingAsk]:
-        """Asks at ``highest`` or below, best first."""
         ...
 
 
@@ -196,11 +193,13 @@ class Folds:
         self.leases = market_leases.LeasesFold(genesis)
         self.stake = market_stake.StakeFold(genesis)
         self.epochs = market_epochs.EpochsFold(genesis)
+        self.eligible = EligibleAsks()
 
     def bind(self, market: Market) -> None:
         """Give the subject folds the market whose deadlines they set."""
         for fold in (self.registry, self.orders, self.leases, self.stake, self.epochs):
             fold.bind(market)
+        self.eligible.bind(market)
 
     def apply(self, event: Any) -> None:
         """Post the event's money, then follow it everywhere."""
@@ -216,3 +215,4 @@ class Folds:
         self.leases.apply(event)
         self.stake.apply(event)
         self.epochs.apply(event)
+        self.eligible.apply(event)

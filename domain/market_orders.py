@@ -8,7 +8,7 @@ after a cleared round (R8.7).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from domain import bid, offer
@@ -27,7 +27,6 @@ from domain.catalogue import Revenue
 from domain.clearing import (
     NOTHING_MEETS,
     Crossing,
-    OpenAsk,
     Placed,
     RestingAsk,
     RestingBid,
@@ -275,40 +274,16 @@ def _cross(
     depth costs as much as what can trade.
     """
     book = market.folds.book
-    highest = book.best_bid(instrument)
-    if highest is None:
+    asks = market.folds.eligible.of(instrument, now_us)
+    highest, lowest = book.best_bid(instrument), asks.lowest()
+    if highest is None or lowest is None or lowest > highest:
         return None
-    asks = _eligible_asks(market, instrument, highest, now_us)
-    if not asks:
-        return None
-    bids = list(book.bids_from(instrument, asks[0][0].ask_nano))
-    accounts = {each.account for each in bids} | {ask.account for ask, _ in asks}
+    bids = list(book.bids_from(instrument, lowest))
+    accounts = dict.fromkeys(bid.account for bid in bids)
     owner_of: dict[bytes, bytes] = {
-        account: market.folds.registry.beneficial_owner(account) for account in sorted(accounts)
+        account: market.folds.registry.beneficial_owner(account) for account in accounts
     }
     return cross(bids, asks, owner_of=owner_of, reference_nano=reference_nano)
-
-
-def _eligible_asks(market: Market, instrument: RoundId, highest: int, now_us: int) -> list[OpenAsk]:
-    """Asks of nodes that are up, attested and backed by stake, and what each has free."""
-    folds = market.folds
-    found: list[OpenAsk] = []
-    may_match: dict[bytes, bool] = {}
-    for ask in folds.book.asks_to(instrument, highest):
-        has = folds.capacity.free(ask.node, ask.resource)
-        free = min(has or 0, ask.quantity_milli - ask.taken_milli)
-        if free <= 0 or not folds.health.up(ask.node):
-            continue
-        if ask.provider not in may_match:
-            may_match[ask.provider] = folds.stake.may_match(ask.provider)
-        if not may_match[ask.provider]:
-            continue
-        node = folds.registry.node(ask.node)
-        if node is None or node.retired:
-            continue
-        if node.attested(ask.resource, now_us) >= ask.quantity_milli:
-            found.append((ask, free))
-    return found
 
 
 def _room(market: Market) -> Callable[[NodeId, str], int | None]:
@@ -385,6 +360,10 @@ class OrdersFold:
     def offered(self, node: bytes, resource: str) -> OfferId | None:
         """The node's live offer of a resource."""
         return self._offered.get((node, resource))
+
+    def offers(self) -> Iterable[OfferPlaced]:
+        """Every live offer."""
+        return self._offers.values()
 
     def offers_of(self, node: bytes) -> Sequence[OfferId]:
         """The node's live offers, by resource."""

@@ -121,11 +121,6 @@ class OrderBook:
         book = self._books.get(instrument)
         return iter(()) if book is None else book.bids.downward(lowest)
 
-    def asks_to(self, instrument: bytes, highest: int) -> Iterator[RestingAsk]:
-        """Asks at ``highest`` or below, best first."""
-        book = self._books.get(instrument)
-        return iter(()) if book is None else book.asks.upward(highest)
-
     def round_now(self, instrument: bytes) -> int:
         """Number of the round that an order placed now is in, or would open."""
         book = self._books.get(instrument)
@@ -161,7 +156,10 @@ class OrderBook:
             take(event)
 
     def _book(self, instrument: bytes) -> _Instrument:
-        return self._books.setdefault(instrument, _Instrument())
+        book = self._books.get(instrument)
+        if book is None:
+            book = self._books[instrument] = _Instrument()
+        return book
 
     def _bid_placed(self, event: BidPlaced) -> None:
         instrument = instrument_of(event.resource, event.region)

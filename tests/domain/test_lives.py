@@ -34,6 +34,7 @@ from domain.lease import (
 from domain.offer import OfferPlaced, PlaceOffers, WithdrawOffer
 from domain.round import RoundCleared
 from tests.domain.deals import bid_row, offer_row, state_usage
+from tests.domain.plain_asks import check_pools
 from tests.support.market import H100, HOUR, MINUTE, SECOND, SYNOR, World
 
 BUYERS = ("bob", "carol", "alice")
@@ -89,6 +90,7 @@ class History:
         for what, first, second in steps:
             getattr(self, what.replace("-", "_"))(first, second)
             self.check_capacity()
+            check_pools(self.world)
 
     def wait(self, first: int, second: int) -> None:
         self.world.wait(first % 180 * SECOND + second % SECOND)

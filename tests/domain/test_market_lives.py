@@ -44,6 +44,7 @@ from domain.offer import OfferPlaced, PlaceOffers, WithdrawOffer
 from domain.provider import BondStake, StakeForfeited, StakeSlashed, UnbondStake, provider_of
 from domain.telemetry import ContradictionFound, Quantity, UsageStated
 from tests.domain.deals import bid_row, offer_row
+from tests.domain.plain_asks import check_pools
 from tests.support.market import H100, SECOND, SYNOR, World, key_of, node_row, payee_of
 
 PROVIDERS = ("alice", "dora")
@@ -380,6 +381,7 @@ class Life:
 
     def check(self) -> None:
         """What always holds of stake, escrow, reservations and live orders."""
+        check_pools(self.world)
         world, fold = self.world, self.world.market.folds.stake
         balances: dict[Any, int] = dict(world.market.folds.balances.all())
         for name in PROVIDERS:

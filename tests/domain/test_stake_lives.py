@@ -17,6 +17,7 @@ from domain.pot import EvidenceAccepted, PotDivided, PotOpened
 from domain.provider import BondStake, StakeSlashed, UnbondStake
 from domain.sla import WindowAssessed
 from domain.telemetry import ContradictionFound
+from tests.domain.plain_asks import check_pools
 from tests.support.market import H100, SECOND, SYNOR, World, key_of
 
 R_H100 = 1600 * SYNOR
@@ -119,6 +120,7 @@ class _Life:
 
     def check(self) -> None:
         """What always holds."""
+        check_pools(self.world)
         world = self.world
         fold = world.market.folds.stake
         for name in NAMES:

@@ -19,6 +19,7 @@ from typing import Any
 from adapters.avro_codec import AvroCodec
 from domain.account import AdmitAccount, ObserveDeposit, OpenAccount
 from domain.commit import COMMANDS_TOPIC, EVENT_BYTES_MAX, Ledger
+from domain.eligible_asks import EligibleAsks
 from domain.gate import Opened
 from domain.genesis import Genesis, GenesisKey, Parameters, Role, TimeSource, broken_bounds
 from domain.ids import (
@@ -483,11 +484,12 @@ def node_row(
 def picture(thing: Any) -> Any:
     """A fold as plain values that compare; the market that a fold is bound to is left out.
 
-    Heaps are compared by content, and positions of shards, which come from input runs, not at all.
+    Heaps are compared by content; positions of shards, which come from input runs, and the cache of
+    asks that may match, which is tested against what it caches, not at all.
     """
     if thing is None or isinstance(thing, (int, str, bytes, bool, Enum, type)):
         return thing
-    if isinstance(thing, (Market, ShardPositions)) or callable(thing):
+    if isinstance(thing, (Market, ShardPositions, EligibleAsks)) or callable(thing):
         return None
     if isinstance(thing, Mapping):
         pictured = [(picture(k), picture(v)) for k, v in thing.items()]

@@ -130,6 +130,9 @@ class LedgerAudit:
         report = self.report
         topic = LEDGER_TOPICS[report.ledger]
         report.end_offset = self._log.end(topic, report.shard)
+        first = self._log.start(topic, report.shard)
+        if first > 0:
+            self._diverge("truncated", "log", f"it starts at offset {first}, not at its first")
         try:
             for record in self._own():
                 report.offset = record.offset + 1

@@ -261,10 +261,10 @@ class LedgerPartition:
                 why = f"the log starts at offset {first}, not at its first"
                 self._stop("truncated", 0, why, height=0)
             head = _before_genesis(self.identity.writer)
-        elif head.height >= 0:
-            self._cross_check(head)
         self._chain.resume(head.height, head.hash, self.index.noise())
         self._chain.writer = PublicKey(head.writer)
+        if head.height >= 0:
+            self._cross_check(head)
         self._tree = MerkleTree(head.size, head.edge)
         self._head = head
         self._started = True

@@ -221,6 +221,11 @@ class KafkaBroker:
         return f"127.0.0.1:{self._ports[0]}"
 
     @property
+    def directory(self) -> Path:
+        """Where its settings, its output and, in ``data``, its records are."""
+        return self._directory
+
+    @property
     def pid(self) -> int:
         """The process id of the JVM."""
         return self._running().pid

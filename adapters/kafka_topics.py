@@ -8,6 +8,7 @@ topic is created, and looked at again each time a process starts, whoever has ch
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ _MAX_MESSAGE_BYTES: Final = (8 << 20) + (64 << 10)
 _RETENTION_MS: Final = 90 * 24 * 3_600_000
 _WANTED_REPLICAS: Final = 3
 _UNLIMITED: Final = -1
+_SETTINGS_WITHIN_S: Final = 5.0
 
 # What a setting must be, word for word.
 _EXACT: Final[Mapping[str, str]] = {
@@ -131,9 +133,16 @@ class KafkaTopics:
 
     def _settings(self, topic: str) -> Mapping[str, str]:
         resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-        described = self._admin.describe_configs([resource], config_filter="all")
-        settings = described["topic"][topic]
-        return {name: setting["value"] for name, setting in settings.items()}
+        deadline = time.monotonic() + _SETTINGS_WITHIN_S
+        while True:
+            described = self._admin.describe_configs([resource], config_filter="all")
+            settings = described["topic"][topic]
+            if settings:
+                return {name: setting["value"] for name, setting in settings.items()}
+            # A broker that has just come up, or a topic that was just made: it knows in a moment.
+            if time.monotonic() > deadline:
+                raise LogError(f"Topic {topic}: the brokers do not tell its settings.")
+            time.sleep(0.05)
 
     def _brokers(self) -> int:
         return len(self._admin.describe_cluster()["brokers"])

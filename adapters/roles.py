@@ -24,6 +24,7 @@ from adapters.embedded import create_topics
 from adapters.eventsourcing_index import Depth
 from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.l1_turns import SenderTurn, WatcherTurn
+from adapters.roles_check import made_again
 from adapters.roles_clock import TICK_US, Clock, now_us
 from adapters.settings import ChainKind, ChainSettings, LogKind, Settings, SettingsInvalid
 from adapters.worker import Worker
@@ -270,6 +271,9 @@ def processor(
                 )
                 stack.callback(made.close)
                 made.recover()
+                again = made_again(network, log, ledger, shard)
+                if again is not None:
+                    raise again
                 say(f"{ledger.name.lower()} {shard} works{recovered(made)}.")
                 take_turns(lambda: made.turn(wait_s=_WAIT_S), stop, say)
                 made.rest()

@@ -103,6 +103,17 @@ def look_over(
     return [each.found for each in readings]
 
 
+def made_again(network: Network, log: Log, ledger: Ledger, shard: int) -> LedgerStopped | None:
+    """Whether a topic that a ledger is bound to was deleted and made again: a worker's first look.
+
+    A worker that went on would take the new records for those after the ones that it has consumed.
+    """
+    reading = _Reading(network, log, ledger, shard)
+    reading.read_on(until=0)
+    reading.hold_topics()
+    return reading.found.fault
+
+
 def index_claims(network: Network, folder: Path) -> Iterator[Claim]:
     """What the workers' indexes remember; the index of a running worker is locked, and its own."""
     for ledger, shard in network.ledgers():
@@ -166,14 +177,14 @@ class _Reading:
             verify=verify,
         )
 
-    def read_on(self) -> None:
-        """Read what the log has now, up to the first fault."""
+    def read_on(self, *, until: int | None = None) -> None:
+        """Read what the log has now, up to the first fault or the commit of a height."""
         found, log = self.found, self._log
         first = log.start(self._topic, found.shard)
         if first > 0:
             self.fail(f"the log starts at offset {first}, not at its first", at=0, height=0)
         try:
-            while found.fault is None:
+            while found.fault is None and (until is None or found.height < until):
                 fetched = log.read(self._topic, found.shard, found.end, max_bytes=READ_BYTES)
                 if fetched.next_offset == found.end:
                     return

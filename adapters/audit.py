@@ -132,6 +132,7 @@ class LedgerAudit:
         report.end_offset = self._log.end(topic, report.shard)
         first = self._log.start(topic, report.shard)
         if first > 0:
+            self._height = 0
             self._diverge("truncated", "log", f"it starts at offset {first}, not at its first")
         try:
             for record in self._own():

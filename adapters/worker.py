@@ -323,7 +323,13 @@ class Worker:
             return self._log.read(
                 source.topic, source.partition, offset, max_bytes=READ_BYTES, wait_s=wait_s
             )
-        except LogTruncated as error:
+        except LogError as error:
+            # A ledger is kept for ever: a beginning that is gone is lost as an end is.
+            ended = isinstance(error, LogTruncated)
+            if not ended and (
+                source.ledger is None or self._log.start(source.topic, source.partition) <= offset
+            ):
+                raise
             ledger, shard, height = processor.ledger, processor.shard, self._height
             if source.ledger is not None and chain is not None:
                 ledger, shard, height = source.ledger, source.partition, max(chain.height, 0)

@@ -30,7 +30,7 @@ from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
 from adapters.read_model import ReadModel
 from adapters.roles_check import made_again
-from adapters.up_web import projector_of
+from adapters.roles_follow import projector_of
 from adapters.worker import Worker
 from domain.chain import LedgerStopped
 from domain.commit import (
@@ -92,6 +92,14 @@ class Town:
         return self.system.worker(
             ledger, shard, log=self.log, index=str(index / f"{LEDGER_TOPICS[ledger]}.{shard}.db")
         )
+
+    def keep(self) -> None:
+        """Let every reader read what there is, and keep that it has."""
+        for ledger, shard in network().ledgers():
+            worker = self.system.seats[ledger, shard].worker
+            worker.turn()
+            worker.commit_now()
+        self.project(self.folder / "network")
 
     def rest(self) -> Path:
         """Let every process end; a copy of what each of them has left."""
@@ -185,7 +193,9 @@ def town(broker: KafkaBroker, tmp_path: Path) -> Iterator[Town]:
     log = KafkaLog(broker.bootstrap, client_id="damage")
     made: list[Town] = []
     system = SmallSystem(
-        log, topics, make_worker=lambda ledger, shard: made[0].worker(ledger, shard, folder / "index")
+        log,
+        topics,
+        make_worker=lambda ledger, shard: made[0].worker(ledger, shard, folder / "index"),
     )
     made.append(Town(broker, tmp_path, log, system))
     made[0].live(ENOUGH)
@@ -292,11 +302,7 @@ def test_a_reader_restarted_between_a_losers_two_records_declares_no_fork(
     lost = forged(values[-1])
     town.append(lost)
     # Every reader reads the first, keeps that it has, and ends.
-    for ledger, shard in network().ledgers():
-        worker = town.system.seats[ledger, shard].worker
-        worker.turn()
-        worker.commit_now()
-    town.project(town.folder / "network")
+    town.keep()
     rest = town.rest()
     town.append(forged(lost, height=len(values), previous=hash_of(lost)))
     assert stops(town, rest) == dict.fromkeys(ALL, "")
@@ -347,7 +353,7 @@ def test_a_tail_that_is_lost_after_it_was_acknowledged_stops_every_reader_as_tru
     town.live(4)
     lost = len(town.counting()) - height
     assert lost > 2
-    town.project(town.folder / "network")
+    town.keep()
     rest = town.rest()
     town.broker.stop()
     shutil.rmtree(data)

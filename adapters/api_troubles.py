@@ -79,8 +79,8 @@ def refuse_money(connection: Connection, *tables: Table) -> None:
         if int(Ledger[each["ledger"].upper()]) in ledgers:
             raise Problem(
                 MONEY_STOPPED,
-                f"they stand still from event {each['position']} of the {each['ledger']} ledger "
-                f"({each['event']}) on: {each['why']}",
+                f"The sums stand still from event {each['position']} of the {each['ledger']} "
+                f"ledger ({each['event']}) on: {each['why']}.",
                 stopped=each,
             )
 

@@ -24,7 +24,7 @@ from tests.support.postgres import PostgresServer
 BASE = "http://127.0.0.1"
 
 
-@dataclass
+@dataclass(repr=False)
 class Scene:
     """A network, what was told of it, and a client of its API."""
 
@@ -34,6 +34,9 @@ class Scene:
     projector: Projector
     service: Service
     client: TestClient
+
+    def __repr__(self) -> str:
+        return "a scene"
 
     def follow(self) -> None:
         """Bring the read model up to the ledgers."""

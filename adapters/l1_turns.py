@@ -89,22 +89,40 @@ class SenderTurn:
         return bool(changed)
 
 
+class KeptPosition(Protocol):
+    """Where a watcher's position outlives it; ``WatchedTo`` is the one."""
+
+    def read(self) -> L1Position | None:
+        """The position, or None to begin at the start."""
+        ...
+
+    def write(self, position: L1Position) -> None:
+        """Everything up to ``position`` is on the log."""
+        ...
+
+
 class WatcherTurn:
     """Signs what is final in the vault into the commands partition, in order."""
 
     def __init__(
-        self, watcher: Watcher, actor: Actor, *, head: Callable[[], int] | None = None
+        self,
+        watcher: Watcher,
+        actor: Actor,
+        *,
+        head: Callable[[], int] | None = None,
+        kept: KeptPosition | None = None,
     ) -> None:
         """``head`` tells cheaply whether the chain moved; without it every turn asks the chain.
 
-        The position is not kept: after a restart everything is observed again, and the market
-        refuses what it has seen.
+        Without ``kept`` everything is observed again after a restart, and the market refuses what
+        it has seen.
         """
         self._watcher = watcher
         self._actor = actor
         self._head = head
+        self._kept = kept
         self._seen = -1
-        self._position: L1Position | None = None
+        self._position: L1Position | None = None if kept is None else kept.read()
 
     def __call__(self) -> bool:
         """Observe on from the last position. True if a command was sent."""
@@ -119,6 +137,8 @@ class WatcherTurn:
             for event in seen.events:
                 self._actor.command(observation(event))
                 sent = True
+            if self._kept is not None and seen.position != self._position:
+                self._kept.write(seen.position)
             self._position = seen.position
             if seen.reached:
                 return sent

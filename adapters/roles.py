@@ -23,6 +23,7 @@ from adapters.ed25519 import Signer
 from adapters.embedded import create_topics
 from adapters.eventsourcing_index import Depth
 from adapters.eventsourcing_threads import OwnThreadLog
+from adapters.l1_position import WatchedTo
 from adapters.l1_turns import SenderTurn, WatcherTurn
 from adapters.roles_check import made_again
 from adapters.roles_clock import TICK_US, Clock, now_us
@@ -308,7 +309,13 @@ def watch(deployment: Deployment, stop: threading.Event, say: Say) -> None:
         log = deployment.log(stack, "watcher")
         config = deployment.chain_config()
         chain = EvmChain(Rpc(http_provider(deployment.settings.chain.url)), config)
-        turn = WatcherTurn(Watcher(chain=chain), deployment.actor(log, "watcher"))
+        turn = WatcherTurn(
+            Watcher(chain=chain),
+            deployment.actor(log, "watcher"),
+            kept=WatchedTo(
+                deployment.settings.folder / "watcher.json", log, deployment.network.hash, config
+            ),
+        )
         say(f"Watching vault 0x{config.vault.hex()} of chain {config.chain_id}.")
         take_turns(turn, stop, say, every_s=_L1_EVERY_S)
 

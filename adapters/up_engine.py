@@ -19,6 +19,7 @@ from adapters.evm_chain import EvmChain
 from adapters.evm_embedded import EmbeddedChain
 from adapters.evm_outbox import Outbox
 from adapters.evm_sender import EvmSender, FeePolicy
+from adapters.l1_position import WatchedTo
 from adapters.l1_turns import SenderTurn, WatcherTurn
 from adapters.metrics import Metrics
 from adapters.roles_clock import Clock, now_us
@@ -106,6 +107,7 @@ class Engine:
                 Watcher(chain=reader),
                 actor(keys.watcher),
                 head=lambda: chain.node.head().block_number,
+                kept=WatchedTo(folder.path / "watcher.json", log, network.hash, chain.config),
             ),
         )
 

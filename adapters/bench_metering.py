@@ -26,6 +26,7 @@ from adapters.embedded import SystemKeys, create_topics, genesis_of
 from adapters.eventsourcing_index import Depth
 from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.metering_workload import Encoding, Fleet
+from adapters.worker import Worker
 from domain.commit import (
     LEDGER_TOPICS,
     TELEMETRY_TOPIC,
@@ -229,8 +230,20 @@ def _topics(shape: Shape, folder: Path) -> Iterator[tuple[Place, TopicAdmin, Cal
         yield Place(shape.log, ""), MemoryTopics(memory), lambda: memory
 
 
-def bench_metering(shape: Shape) -> dict[str, Any]:
-    """Measure one shape and give the figures of its one line of JSON."""
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """A topic that one worker has metered, and the figures of its throughput."""
+
+    network: Network
+    place: Place
+    log: Log
+    shard: Worker
+    figures: dict[str, Any]
+
+
+@contextmanager
+def metered(shape: Shape) -> Iterator[Metered]:
+    """Fill a topic, then let one worker meter it."""
     start_us = now_us() - BEFORE_US
     keys = SystemKeys.derived(SEED)
     network = network_of(start_us)
@@ -255,10 +268,17 @@ def bench_metering(shape: Shape) -> dict[str, Any]:
         while shard.turn():
             pass
         _fill(place, log, shape, start_us, network.hash)
-        figures = _throughput(shard, log, shape)
-        figures |= _latency(shard, place, shape, start_us, network.hash, figures)
+        yield Metered(network, place, log, shard, _throughput(shard, log, shape))
         shard.close()
         own_log.close()
+
+
+def bench_metering(shape: Shape) -> dict[str, Any]:
+    """Measure one shape and give the figures of its one line of JSON."""
+    with metered(shape) as it:
+        start_us = it.network.genesis.start_us
+        latency = _latency(it.shard, it.place, shape, start_us, it.network.hash, it.figures)
+        figures = it.figures | latency
     figures["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     return figures
 

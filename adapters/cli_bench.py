@@ -10,7 +10,10 @@ from typing import Annotated
 
 import typer
 
+from adapters.bench_audit import ENOUGH as AUDIT_ENOUGH
+from adapters.bench_audit import bench_audit
 from adapters.bench_metering import BenchLog, Shape, bench_metering
+from adapters.cli_failures import Asked
 from adapters.metering_workload import Encoding
 
 app = typer.Typer(no_args_is_help=True)
@@ -72,3 +75,28 @@ def recovery(
     typer.echo(f"{'':20} {'with':>10} {'without':>10}")
     for name in figures["with"]:
         typer.echo(f"{name:20} {figures['with'][name]:>10} {figures['without'][name]:>10}")
+
+
+@app.command()
+def audit(
+    log: Annotated[BenchLog, typer.Option(help="What the topics stand on.")] = BenchLog.SQLITE,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Readings a batch.")] = 1000,
+    columns: Annotated[Encoding, typer.Option(help="Encoding of the columns.")] = Encoding.LONG,
+    readings: Annotated[
+        int, typer.Option(min=0, help="Readings in all; 0 for some seconds' worth.")
+    ] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """Audit what a worker metered: CPU a reading beside the metering's, and the bare limits."""
+    if log is BenchLog.MEMORY:
+        raise Asked(
+            "An audit is measured in a process of its own, which sees no log in memory.",
+            "Take --log sqlite or --log kafka.",
+        )
+    enough = readings or next(number for rows, number in AUDIT_ENOUGH if batch >= rows)
+    figures = bench_audit(Shape(log, batch, columns, enough))
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    for name, value in figures.items():
+        typer.echo(f"{name:28} {value}")

@@ -89,6 +89,11 @@ class Running:
             time.sleep(0.05)
         return self
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def text(self) -> str:
         """What it has printed."""
         return self.log.read_text()

@@ -448,7 +448,7 @@ class Cast:
             [(COMMANDS_TOPIC, 0), *((TELEMETRY_TOPIC, shard) for shard in range(self._shards))]
         )
         signed = self._stranger.sign(Withdraw(amount_nano=Wide(1)))
-        value = self._mail.last.get((topic, partition), signed)
+        value = self._mail.last.get((topic, partition)) or signed
         match self._rng.randrange(5):
             case 0:
                 value = self._rng.randbytes(self._rng.randrange(200))

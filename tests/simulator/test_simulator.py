@@ -52,7 +52,7 @@ def test_a_seed_is_a_run_to_the_byte_in_any_process() -> None:
     for hash_seed, first in (("1", "40"), ("2", "41")):
         command = [sys.executable, "-c", "from adapters.cli import main; main()", "simulate"]
         done = subprocess.run(
-            [*command, "--seed", first, "--runs", "2", "--steps", "200", "--json"],
+            [*command, "--seed", first, "--runs", "2", "--steps", "80", "--json"],
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
             capture_output=True,
             text=True,
@@ -60,7 +60,7 @@ def test_a_seed_is_a_run_to_the_byte_in_any_process() -> None:
             timeout=110,
         )
         said.append(json.loads(done.stdout))
-    both = [simulate(seed, steps=200) for seed in (40, 41, 42)]
+    both = [simulate(seed, steps=80) for seed in (40, 41, 42)]
     for document, runs in zip(said, (both[:2], both[1:]), strict=True):
         summary = Summary()
         for run in runs:

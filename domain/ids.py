@@ -34,7 +34,7 @@ WIDE_MAX: Final = 2**127 - 1
 
 def length_prefixed(*parts: bytes) -> bytes:
     """Join parts so that no two different lists give the same bytes (4-byte big-endian lengths)."""
-    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return b"".join([len(part).to_bytes(4, "big") + part for part in parts])
 
 
 def derive(kind: str, *parts: bytes | int | str) -> bytes:

@@ -215,11 +215,12 @@ class OrderBook:
     def _round_cleared(self, event: RoundCleared) -> None:
         book = self._books[event.instrument]
         book.open, book.cleared = None, event.number
+        taken_of: dict[bytes, int] = {}
         for fill in event.fills:
-            bid, ask = self._bids[fill.bid], self._asks[fill.offer]
+            bid = self._bids[fill.bid]
             taken = fill.lots * bid.lot_milli
             self._leased[fill.lease] = (fill.offer, taken)
-            self._put_ask(replace(ask, taken_milli=ask.taken_milli + taken))
+            taken_of[fill.offer] = taken_of.get(fill.offer, 0) + taken
             left = bid.open_lots - fill.lots
             if left:
                 bid = replace(bid, open_lots=left, fills=bid.fills + 1)
@@ -228,6 +229,9 @@ class OrderBook:
             else:
                 del self._bids[bid.bid]
                 book.bids.remove(bid.limit_nano, bid.bid)
+        for offer, taken in taken_of.items():
+            ask = self._asks[offer]
+            self._put_ask(replace(ask, taken_milli=ask.taken_milli + taken))
 
     def _lease_ended(self, event: LeaseEnded) -> None:
         offer, taken = self._leased.pop(event.lease)

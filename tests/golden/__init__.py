@@ -1,0 +1,1 @@
+"""Ledgers of every released format version, recorded once and never edited."""

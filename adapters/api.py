@@ -39,6 +39,7 @@ from adapters.api_problems import (
     NOT_WRITABLE,
     POSITION_NOT_REACHED,
     REBUILDING,
+    ROWS_UNAVAILABLE,
     Problem,
 )
 from adapters.api_proofs import Proofs
@@ -56,6 +57,7 @@ from adapters.api_troubles import rebuild_of, troubles
 from adapters.metrics import MEDIA_TYPE
 from adapters.projector import LedgerStatus
 from adapters.read_model import BeingRebuilt, ReadModel
+from adapters.read_model_catalogue import RowsUnavailable
 from adapters.registry import registry
 from domain.codec import Codec
 from domain.commit import Ledger
@@ -138,6 +140,10 @@ def create_app(service: Service) -> FastAPI:
     async def _rebuilding(request: Request, rebuilt: BeingRebuilt) -> Response:
         more = {} if rebuilt.entry is None else {"rebuild": rebuild_of(rebuilt.entry)}
         return await _problem(request, Problem(REBUILDING, str(rebuilt), retry_after_s=5, **more))
+
+    @app.exception_handler(RowsUnavailable)
+    async def _unavailable(request: Request, error: RowsUnavailable) -> Response:
+        return await _problem(request, Problem(ROWS_UNAVAILABLE, str(error), retry_after_s=5))
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:

@@ -18,7 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from adapters import api_reads
 from adapters.api_listings import LISTINGS, integer, octets, page
-from adapters.api_problems import BAD_PARAMETER, NOT_FOUND, REBUILDING, Problem
+from adapters.api_problems import BAD_PARAMETER, NOT_FOUND, REBUILDING, ROWS_UNAVAILABLE, Problem
 from adapters.api_troubles import troubles
 from adapters.projector import LedgerStatus
 from adapters.read_model import ReadModel
@@ -158,9 +158,9 @@ class Pages:
         app.add_api_route("/style.css", self._style_sheet, include_in_schema=False)
 
     def problem(self, problem: Problem) -> Response:
-        """A problem as a page; of read models in the making it names no position."""
+        """A problem as a page; it names no position where none can be read."""
         values = {"problem": problem}
-        if problem.code is REBUILDING:
+        if problem.code in (REBUILDING, ROWS_UNAVAILABLE):
             return self._rendered("problem.html", None, problem.status, values)
         with self._read_model.reading() as connection:
             return self._page("problem.html", connection, problem.status, values)

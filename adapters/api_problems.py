@@ -63,6 +63,10 @@ REBUILDING: Final = Code(
     "The read models are being made anew for this version of the program; ask again later.",
 )
 
+ROWS_UNAVAILABLE: Final = Code(
+    917, "rows_unavailable", "The database of the read models does not answer; ask again later."
+)
+
 _STATUS: Final[Mapping[int, int]] = {
     NOT_FOUND.number: 404,
     BAD_PARAMETER.number: 400,
@@ -80,6 +84,7 @@ _STATUS: Final[Mapping[int, int]] = {
     NOT_ANSWERED.number: 422,
     MONEY_STOPPED.number: 503,
     REBUILDING.number: 503,
+    ROWS_UNAVAILABLE.number: 503,
 }
 
 

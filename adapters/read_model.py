@@ -40,17 +40,24 @@ class ReadModelStale(Exception):
 
 
 class BeingRebuilt(Exception):
-    """What serves was made by another program, whose tables this one cannot read.
+    """What serves was made by another version of the program, and this one cannot use it.
 
-    The new ones are being filled; ``entry`` says how far they are, where filling has begun.
+    ``entry`` says how far the new tables are, where filling has begun.
     """
 
     def __init__(self, entry: Entry | None) -> None:
-        """Say how far it is."""
-        done = "it has not begun" if entry is None else (
-            f"{entry.done_records} of {entry.total_records} records"
-        )  # fmt: skip
-        super().__init__(f"The read models are being rebuilt: {done}.")
+        """Say how far it is, or what to do."""
+        if entry is None:
+            text = (
+                "The read models were made by another version of this program, and no rebuild has "
+                "begun. Run the version that made them, or: synor projections rebuild"
+            )
+        else:
+            text = (
+                "The read models are being rebuilt: "
+                f"{entry.done_records} of {entry.total_records} records."
+            )
+        super().__init__(text)
         self.entry = entry
 
 
@@ -60,6 +67,7 @@ class Standing(Enum):
     NONE = auto()
     CURRENT = auto()
     OLD_FOLDS = auto()  # it can be read, and not written
+    NEWER = auto()  # of a later version of this program
     OLD_TABLES = auto()  # it can be neither
     FOREIGN = auto()  # of another network
 
@@ -94,6 +102,8 @@ class ReadModel(TrackingRecorder):
         wanted = self.made(genesis)
         if entry.made.genesis != wanted.genesis:
             return Standing.FOREIGN
+        if entry.made.version > wanted.version:
+            return Standing.NEWER
         if entry.made.tables != wanted.tables:
             return Standing.OLD_TABLES
         return Standing.CURRENT if entry.made == wanted else Standing.OLD_FOLDS
@@ -223,11 +233,11 @@ class ReadModel(TrackingRecorder):
 
     # What serves
 
-    def _serving(self) -> Generation:
+    def _serving(self, *, write: bool = False) -> Generation:
         entry = self.catalogue.serving()
         if entry is None:
             raise ReadModelStale("There are no read models yet; synor serve makes them.")
-        if entry.made.tables != self._tables:
+        if entry.made.tables != self._tables or (write and entry.made.version != VERSION):
             raise BeingRebuilt(self.filling())
         with self._opening:
             if self._opened is None or self._opened[0] != entry.number:
@@ -253,20 +263,21 @@ class ReadModel(TrackingRecorder):
     def apply(self, before: Position, after: Position, commits: Sequence[ProjectedCommit]) -> None:
         """Take commits and the position after them, all or nothing.
 
-        Raises ``Overtaken`` unless the position still is ``before``, as after a switch.
+        Raises ``Overtaken`` unless the position still is ``before``, as after a switch, and
+        ``BeingRebuilt`` where what serves now is of another version.
         """
-        self._serving().apply(before, after, commits)
+        self._serving(write=True).apply(before, after, commits)
 
     def mend(self, change: Callable[[SqlRows, Connection], None]) -> None:
         """Change rows outside of following."""
-        self._serving().mend(change)
+        self._serving(write=True).mend(change)
 
     # The library's tracking recorder
 
     def insert_tracking(self, tracking: Tracking) -> None:
         """Record progress alone; raises the library's ``IntegrityError`` unless it is progress."""
         name, number = tracking.application_name, tracking.notification_id
-        with self._serving().write() as connection:
+        with self._serving(write=True).write() as connection:
             behind = or_(POSITION.c.notification_id.is_(None), POSITION.c.notification_id < number)
             moved = update(POSITION).where(POSITION.c.application == name, behind)
             if connection.execute(moved.values(notification_id=number)).rowcount == 1:

@@ -34,6 +34,9 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.exc import InterfaceError, OperationalError, ProgrammingError
+
+from domain.ports import LogError
 
 WRITE: Final = "synor_write"
 POSTGRESQL: Final = "postgresql"
@@ -57,6 +60,21 @@ GENERATION: Final = Table(
     Column("told_us", BigInteger, nullable=False),
     Column("left_us", BigInteger, nullable=False),
 )
+
+
+class RowsUnavailable(LogError):
+    """An operating error of the database: the caller may try again, nothing half is written."""
+
+
+@contextmanager
+def available() -> Iterator[None]:
+    """Name what a database that is down, full, locked or shut to us raises within."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise RowsUnavailable(
+            f"The database of the read models cannot be used: {str(error.orig).strip()}"
+        ) from error
 
 
 class State(StrEnum):
@@ -121,8 +139,11 @@ class Catalogue:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A transaction that changes the catalogue, one at a time."""
-        opened = self.engine.connect().execution_options(**{WRITE: True})
-        with opened as connection, connection.begin():
+        with (
+            available(),
+            self.engine.connect().execution_options(**{WRITE: True}) as connection,
+            connection.begin(),
+        ):
             if self.engine.dialect.name == POSTGRESQL:
                 connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
             yield connection
@@ -131,7 +152,7 @@ class Catalogue:
         """Every generation, oldest first."""
         if not self._is_there():
             return ()
-        with self.engine.connect() as connection, connection.begin():
+        with available(), self.engine.connect() as connection, connection.begin():
             return entries_in(connection)
 
     def serving(self) -> Entry | None:
@@ -139,14 +160,15 @@ class Catalogue:
         if not self._is_there():
             return None
         chosen = select(GENERATION).where(GENERATION.c.state == State.SERVING)
-        with self.engine.connect() as connection, connection.begin():
+        with available(), self.engine.connect() as connection, connection.begin():
             row = connection.execute(chosen).mappings().first()
         return None if row is None else _entry(row)
 
     def _is_there(self) -> bool:
         """Whether there is a catalogue; who only asks makes none."""
         if not self._there:
-            self._there = inspect(self.engine).has_table(GENERATION.name)
+            with available():
+                self._there = inspect(self.engine).has_table(GENERATION.name)
         return self._there
 
     def add(self, connection: Connection, state: State, made: Made, now_us: int) -> Entry:
@@ -197,7 +219,13 @@ class Catalogue:
         ``connection`` is the transaction that enters it; nobody sees the generation before its end.
         """
         if self.engine.dialect.name == POSTGRESQL:
-            connection.execute(text(f"CREATE SCHEMA {_schema(number)}"))
+            try:
+                connection.execute(text(f"CREATE SCHEMA {_schema(number)}"))
+            except ProgrammingError as error:
+                raise RowsUnavailable(
+                    f"The read models need a schema of their own: {str(error.orig).strip()}. "
+                    "Let the user create schemas: GRANT CREATE ON DATABASE … TO …"
+                ) from error
             connection.execute(text(f"SET LOCAL search_path TO {_schema(number)}"))
             yield connection
             connection.execute(text("SET LOCAL search_path TO DEFAULT"))

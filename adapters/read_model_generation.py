@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, and_, insert, select, update
 from sqlalchemy.exc import IntegrityError as RowStandsAlready
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from adapters.read_model_catalogue import POSTGRESQL, WRITE
+from adapters.read_model_catalogue import POSTGRESQL, WRITE, available
 from adapters.read_model_rows import SqlRows, upsert
 from projections.columns import METADATA
 from projections.fold import fold, touched
@@ -55,15 +55,21 @@ class Generation:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection on which every statement sees one and the same state."""
-        opened = self.engine.connect().execution_options(**self._reading)
-        with opened as connection, connection.begin():
+        with (
+            available(),
+            self.engine.connect().execution_options(**self._reading) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that changes rows."""
-        opened = self.engine.connect().execution_options(**{WRITE: True})
-        with opened as connection, connection.begin():
+        with (
+            available(),
+            self.engine.connect().execution_options(**{WRITE: True}) as connection,
+            connection.begin(),
+        ):
             yield connection
 
     def apply(self, before: Position, after: Position, commits: Sequence[ProjectedCommit]) -> None:

@@ -15,7 +15,7 @@ from adapters.api_troubles import troubles
 from adapters.bootstrap import Network
 from adapters.metrics import Views
 from adapters.projector import LedgerStatus, Projector
-from adapters.read_model import BeingRebuilt, ReadModel, Standing
+from adapters.read_model import BeingRebuilt, ReadModel, ReadModelStale, Standing
 from domain.ports import Log
 from projections.following import RowStore
 
@@ -102,7 +102,13 @@ class Following:
         self._rebuild: Rebuild | None = None
         self._told: frozenset[str] = frozenset()
         self._looked_us = 0
-        if read_model.prepare(network.hash) is not Standing.CURRENT:
+        standing = read_model.prepare(network.hash)
+        if standing is Standing.NEWER:
+            raise ReadModelStale(
+                "The read models were made by a newer version of this program. Update this one, or "
+                "make them anew for it with: synor projections rebuild"
+            )
+        if standing is not Standing.CURRENT:
             say("The read models are of another version of this program: they are rebuilt.")
             self._rebuild = Rebuild(network, log, read_model, clock_us)
 

@@ -50,8 +50,11 @@ def test_status_says_how_far_the_log_is_ahead(
     status = _get(scene, "status")
     market = next(each for each in status["log"] if each["application"] == "Market0")
     assert market["lag"] == 1
+    assert market["lag_events"] > 0
+    assert market["lag_us"] > 0
     scene.follow()
-    assert all(each["lag"] == 0 for each in _get(scene, "status")["log"])
+    for each in _get(scene, "status")["log"]:
+        assert (each["lag"], each["lag_events"], each["lag_us"]) == (0, 0, 0)
 
 
 def test_a_lease_has_its_lines_and_what_is_left_of_its_escrows(shared: Scene) -> None:

@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import adapters.projector
 import adapters.read_model
+from adapters.bootstrap import Network
+from adapters.metrics import Views
 from adapters.projector import Projector
 from adapters.read_model import (
     LEAVES_AFTER_US,
     BeingRebuilt,
     ReadModel,
+    ReadModelStale,
     Standing,
 )
 from adapters.read_model_catalogue import State
 from adapters.read_model_generation import Generation
 from adapters.read_model_retry import Retry
+from adapters.read_model_rows import SqlRows
+from adapters.roles_follow import Following
 from domain.commit import Ledger
 from domain.lease import UsagePosted
 from domain.node import NodeHealthChanged
+from domain.ports import LogError
 from projections.fold import HANDLERS, MONEY_HANDLERS
+from projections.held import release, resume_money
 from projections.held_tables import FOLDING, HELD_KEY
 from tests.projections.ledgers import HandNetwork, codec
 from tests.projections.plain import assert_equal, contents
@@ -31,6 +39,16 @@ from tests.projections.story import Story, tell_story
 
 Open = Callable[[], ReadModel]
 NOW_US = 1_800_000_000_000_000
+
+
+class _Named:
+    """What who follows needs to know of a network."""
+
+    def __init__(self, network: HandNetwork) -> None:
+        self.hash = network.hash
+        self.genesis = network.genesis
+        self.shards = network.shards
+        self.codec = codec()
 
 
 def _filled(network: HandNetwork, target: Generation) -> Projector:
@@ -172,6 +190,90 @@ def test_a_raised_version_asks_for_a_rebuild_and_the_old_one_serves_meanwhile(
     filled.close()
 
 
+def test_an_older_program_leaves_a_newer_generation_alone(
+    open_read_model: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads it, but never folds into it by its own folds, also if it began before the switch."""
+    network, story = _told(49, 60)
+    old = open_read_model()
+    _serving(old, network)
+    follows = network.projector(old)
+    follows.catch_up()
+    with monkeypatch.context() as newer:
+        newer.setattr(adapters.read_model, "VERSION", 10_000)
+        new = open_read_model()
+        entry, filled = new.begin(network.hash, NOW_US)
+        _filled(network, filled).catch_up()
+        assert new.switch(entry.number, filled, NOW_US)
+        filled.close()
+    assert old.prepare(network.hash) is Standing.NEWER
+    story.offer()
+    story.flush()
+    with pytest.raises(BeingRebuilt, match="another version"):
+        follows.turn()
+    named = cast(Network, _Named(network))
+    with pytest.raises(ReadModelStale, match="newer version"):
+        Following(named, network.open_log(), old, lambda: NOW_US, print)
+
+
+def test_who_follows_says_once_what_stands_still_and_when_it_is_mended(
+    open_read_model: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And an old generation is rebuilt first; the figures show the same."""
+    network, story = _told(50, 120)
+    old = open_read_model()
+    with monkeypatch.context() as older:
+        older.setattr(adapters.read_model, "VERSION", 0)
+        _serving(old, network)
+    said: list[str] = []
+    times = itertools.count(NOW_US, 2_000_000)
+    read_model = open_read_model()
+    following = Following(
+        cast(Network, _Named(network)),
+        network.open_log(),
+        read_model,
+        lambda: next(times),
+        said.append,
+    )
+    assert "they are rebuilt" in said.pop()
+    following.catch_up()
+    assert read_model.prepare(network.hash) is Standing.OLD_FOLDS
+    assert following.views().total_records > 0
+    while following.turn() and not said:
+        pass
+    assert said == ["The read models are rebuilt and serve."]
+    assert read_model.prepare(network.hash) is Standing.CURRENT
+    stranger = stranger_falls(story)
+    lease = orphan_statement(story)
+    story.flush()
+    following.catch_up()
+    following.turn()
+    held, money = said[1:]
+    assert stranger.hex() in held
+    assert lease.hex() in money
+    assert "synor projections retry" in money
+    assert following.views() == Views(held_keys=1, held_events=1, money_stopped=1)
+    assert [each.lag_events for each in following.status()] == [0] * 4
+    market, position = int(Ledger.MARKET), network.market.tree.size - 1
+
+    def mended(rows: SqlRows, _: object) -> None:
+        """As if what stood in the way had been mended and taken."""
+        release(rows, market, 0, stranger, position)
+        resume_money(rows, market, 0)
+
+    read_model.mend(mended)
+    following.turn()
+    assert said[3:] == ["Nothing is held any more; every view is complete."]
+
+
+def test_a_database_that_does_not_answer_is_named_and_may_be_tried_again() -> None:
+    """An operating error like one of the log, so every role retries it with a bound."""
+    read_model = ReadModel("postgresql+psycopg://nobody@127.0.0.1:1/none?connect_timeout=2")
+    with pytest.raises(LogError, match="database of the read models cannot be used"):
+        read_model.prepare(bytes(32))
+    read_model.close()
+
+
 def test_tables_of_another_program_are_named_with_how_far_the_new_ones_are(
     open_read_model: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +284,7 @@ def test_tables_of_another_program_are_named_with_how_far_the_new_ones_are(
     new = open_read_model()
     monkeypatch.setattr(new, "_tables", "other tables")
     assert new.prepare(network.hash) is Standing.OLD_TABLES
-    with pytest.raises(BeingRebuilt, match="not begun"), new.reading():
+    with pytest.raises(BeingRebuilt, match="no rebuild has begun"), new.reading():
         pass
     entry, filled = new.begin(network.hash, NOW_US)
     new.tell(entry, done=3, total=9, now_us=NOW_US + 30)

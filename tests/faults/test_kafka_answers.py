@@ -40,6 +40,7 @@ from tests.support.ledger_writer import append_item, items_of
 
 SEEDS = 20 if LONG else 2
 BOUNCES = 10 if LONG else 2
+APPENDS = 5 if LONG else 1
 MIXED_ITEMS = 40
 APPEND_S = 1.5
 TEST = "tests/faults/test_kafka_answers.py"
@@ -97,31 +98,33 @@ def test_the_outcome_of_an_append_is_what_the_tail_says(
     with through(kafka_broker) as (store, proxy, log):
         partition = store.partition(log, depth=Depth.COMMITS)
         middle = Resumed(store, tmp_path / "index.db")
-        assert append_item(partition, "writer", 0) == 0
-        middle.read()
-        proxy.plan = every_produce(fault)
-        counts = True
-        try:
-            assert append_item(partition, "writer", 1) == 1
-        except AppendUnknown:
-            counts = False
-        assert proxy.injected[fault.do] >= 1
-        if persisted is not None:
-            assert counts is persisted
-        proxy.plan = undisturbed
-        if not counts:
-            # Whoever decides again from the head gets the height, or finds that the first one has.
-            assert append_item(partition, "writer", 1) == 1
-        assert append_item(partition, "writer", 2) == 2
+        for item in range(0, 2 * APPENDS, 2):
+            proxy.plan = undisturbed
+            assert append_item(partition, "writer", item) == item
+            middle.read()
+            proxy.injected.clear()
+            proxy.plan = every_produce(fault)
+            counts = True
+            try:
+                assert append_item(partition, "writer", item + 1) == item + 1
+            except AppendUnknown:
+                counts = False
+            assert proxy.injected[fault.do] >= 1
+            if persisted is not None:
+                assert counts is persisted
+            proxy.plan = undisturbed
+            if not counts:
+                # Who decides again from the head gets the height, or finds that the first one has.
+                assert append_item(partition, "writer", item + 1) == item + 1
         time.sleep(fault.seconds)
         partition.catch_up()
-        seen = tally(items_of(store), {"writer": 3})
+        seen = tally(items_of(store), {"writer": 2 * APPENDS})
         disagreeing = forks(store, middle.read())
     fault_matrix.record(
         Seen(
             fault=name,
             where="kafka append",
-            runs=1,
+            runs=APPENDS,
             lost=seen.lost,
             doubled=seen.doubled,
             forked=disagreeing,

@@ -43,13 +43,13 @@ class Unable(Failure):
 
 
 class Stopped(Failure):
-    """A ledger that no reader may go on with; the codes are those of ``synor audit``."""
+    """A ledger that no reader may go on with; codes are those of ``synor audit``, if it has one."""
 
     def __init__(self, error: Any) -> None:
         from adapters.audit import EXIT_CODES
 
         super().__init__(_sentence(error), REMEDIES[error.name])
-        self.code = EXIT_CODES[error.name]
+        self.code = EXIT_CODES.get(error.name, OPERATING_ERROR)
 
 
 #: What to do about a ledger that stops every reader, by the name of the fault.
@@ -68,6 +68,11 @@ REMEDIES: Final = {
         "and compare with `synor audit`."
     ),
     "unknown_version": "This program is too old for the ledger: install the release that wrote it.",
+    "too_many_held": (
+        "The read models cannot take too many of its events; the ledger itself is sound. See why "
+        "with `synor projections status`, install a release that can, then `synor projections "
+        "rebuild`."
+    ),
 }
 
 

@@ -28,7 +28,7 @@ from domain.bid import BidRow, MeteredLimit, PlaceBids
 from domain.catalogue import VERSION_1
 from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, CommitBody, Ledger
 from domain.commit import unpack_event as unpacked
-from domain.genesis import DAY_US, HOUR_US, SECOND_US, Parameters, TimeSource
+from domain.genesis import DAY_US, HOUR_US, SECOND_US, Parameters, Role, TimeSource
 from domain.ids import Address, Hash32, LeaseId, NodeId, Wide, account_of, derive, shard_of
 from domain.lease import LeaseOpened, ReadyLeases
 from domain.ledger import Tick
@@ -208,6 +208,7 @@ class Story:
 
     def _register(self, rows: range, capacity: tuple[Amount, ...]) -> None:
         signers = [person(f"node {row}") for row in rows]
+        account = account_of(self._provider.key)
         number = self._provider.command(
             RegisterNodes(
                 nodes=tuple(
@@ -218,6 +219,7 @@ class Story:
                         identities=tuple(
                             Hash32(derive("device", row, each) * 2) for each in range(DEVICES)
                         ),
+                        proof=self.actor(signer).prove(account, Role.NODE),
                     )
                     for row, signer in zip(rows, signers, strict=True)
                 )
@@ -327,7 +329,9 @@ def _secret(name: str) -> bytes:
     return hashlib.sha256(SEED + name.encode()).digest()
 
 
-def make_network(folder: Path, *, port: int, parameters: Parameters = QUIET) -> None:
+def make_network(
+    folder: Path, *, port: int, snapshot_events: int, parameters: Parameters = QUIET
+) -> None:
     """Settings, genesis and keys of a network on SQLite, as ``synor network new`` makes them."""
     (folder / "keys").mkdir(parents=True)
     codec = AvroCodec()
@@ -359,6 +363,7 @@ def make_network(folder: Path, *, port: int, parameters: Parameters = QUIET) -> 
             "log": {"kind": settings.LogKind.SQLITE, "file": "ledger.db"},
             "read_model": {"url": "sqlite:///read.db"},
             "api": {"host": "127.0.0.1", "port": port},
+            "work": {"snapshot_events": snapshot_events},
             "keys": {role: f"keys/{role}.pem" for role in settings.ROLES},
         },
         "A network of `synor bench`.",

@@ -49,7 +49,7 @@ _PROGRAM: Final = (
 )
 _ROLES: Final = {"market": ("work", "market"), "metering": ("work", "metering"), "api": ("serve",)}
 _MADE: Final = "bench.json"
-_SETTLE_S: Final = 10.0
+_SNAPSHOT_EVENTS: Final = 20_000
 _POLL_S: Final = 0.01
 _WITHIN_S: Final = 900.0
 
@@ -73,7 +73,7 @@ def bench_recovery(
     figures: dict[str, Any] = {"leases": made.leases, "readings": made.readings}
     with _prober(made) as prober:
         say("Starting once, so that read models, indexes and snapshots are there …")
-        figures["first"] = _cycle(made, prober, settle_s=_SETTLE_S)
+        figures["first"] = _cycle(made, prober, settle_s=2.0 + leases / 10_000)
         found = snapshots_in(settings.load(folder).snapshots.folder)
         figures["snapshot_mb"] = round(sum(each.bytes for each in found) / 2**20, 1)
         figures["ledger_mb"] = round((folder / "ledger.db").stat().st_size / 2**20, 1)
@@ -95,7 +95,12 @@ def _made(folder: Path, leases: int, readings: int, say: Callable[[str], None]) 
     if not marker.exists():
         if folder.exists() and any(folder.iterdir()):
             raise FileExistsError(f"{folder} holds something else; take an empty folder.")
-        make_network(folder, port=_free_port())
+        make_network(
+            folder,
+            port=_free_port(),
+            # A small network leaves snapshots too.
+            snapshot_events=min(_SNAPSHOT_EVENTS, max(leases // 4, 1)),
+        )
         story = open_story(folder, say)
         story.found(leases)
         story.let(leases)
@@ -256,7 +261,3 @@ def _cycle(made: Made, prober: _Prober, settle_s: float = 0.0) -> dict[str, Any]
         "serving_s": max(seen.values()),
         **memory,
     }
-
-
-LEASES: Final = 100_000
-READINGS: Final = 5_000_000

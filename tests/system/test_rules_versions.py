@@ -20,6 +20,7 @@ from domain.commit import LEDGER_TOPICS, Ledger, unpack_event
 from domain.key import CommandAnswered
 from domain.lease import CompleteLease, EndReason
 from domain.ledger import ActivateRules, RulesActivated
+from domain.processor import Processor
 from domain.refusal import CODES
 from domain.rules import NEWEST, RULES, RulesUnknown
 from tests.system.reading import Seat, commits, story_of
@@ -200,3 +201,20 @@ def test_a_network_of_a_later_release_is_not_even_begun() -> None:
     with pytest.raises(RulesUnknown):
         system.run(1)
     assert log.end(LEDGER_TOPICS[Ledger.MARKET], 0) == 0
+
+
+def test_a_commit_that_goes_on_after_an_activation_is_named_by_the_audit() -> None:
+    """A writer whose program does not end the step there: what follows has no version."""
+
+    def both(script: Script) -> None:
+        script.operator.command(ActivateRules(version=2))
+        _complete(script)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Processor, "step_ends", property(lambda self: False))
+        log = memory_log()
+        system = SmallSystem(log, MemoryTopics(log), rules_version=1, more={8: both}).run(10)
+        system.close()
+    with pytest.raises(Diverged, match="a step ends where rules are activated") as found:
+        audit(system.network, system.log)
+    assert (found.value.name, found.value.ledger) == ("law_broken", Ledger.MARKET)

@@ -425,8 +425,9 @@ class ColumnReadings:
             if refused:
                 bits = np.frombuffer(refused, np.uint8)
                 kept = np.unpackbits(bits, count=batch.rows, bitorder="little") == 0
-            for row in np.flatnonzero(fresh & kept).tolist():
-                self._fold_first(placed, row, key, words, now_us, window_us)
+            first = np.flatnonzero(fresh & kept)
+            if len(first):
+                self._fold_first(placed, first, key, words, now_us, window_us)
             rows = np.flatnonzero(kept & ~fresh)
             quantity, counter = quantity.take(rows), counter.take(rows)
             total, time = total.take(rows), time.take(rows)
@@ -481,35 +482,49 @@ class ColumnReadings:
                 self._quantity[quantity] += rise
 
     def _fold_first(
-        self, placed: _Placed, row: int, key: int, words: Ints, now_us: int, window_us: int
+        self, placed: _Placed, rows: Ints, key: int, words: Ints, now_us: int, window_us: int
     ) -> None:
-        """A row whose counter did not exist when its batch came."""
-        batch, quantity = placed.batch, int(placed.quantity[row])
-        generation, total = int(batch.generation[row]), int(batch.total[row])
+        """Rows whose counters did not exist when their batch came."""
+        batch = placed.batch
+        quantity = placed.quantity.take(rows)
+        generation = batch.generation.take(rows).astype(np.int64)
+        total = batch.total.take(rows)
         place = quantity * _GENERATIONS + generation
-        counter = self._counter_of.get(place)
-        if counter is None:
-            self._seen[self._owner[quantity][0]].setdefault(generation, now_us)
-            counter = self._counters.take()
-            size = self._counters.top
-            self._total = _grown(self._total, size, 0)
-            self._time = _grown(self._time, size, _LONG_AGO)
-            self._key = _grown(self._key, size, 0)
-            self._digest = _grown(self._digest, size, 0)
-            self._scratch = _grown(self._scratch, size, 0)
-            self._counter_of[place] = counter
-            self._newest[quantity], self._newest_counter[quantity] = generation, counter
-            rise = total
-        else:
-            rise = total - int(self._total[counter])
-            if rise <= 0:
-                return
-        self._total[counter], self._time[counter] = total, batch.time_us[row]
-        self._key[counter], self._digest[counter] = key, words
-        if rise:
-            if self._window_of[quantity] != window_us:
-                self._enter(np.array([quantity]), window_us)
-            self._quantity[quantity] += rise
+        _, first = np.unique(place, return_index=True)
+        # Of one counter's rows the highest total counts, of equal ones the first.
+        order = np.lexsort((-np.arange(len(rows)), total, place))
+        ordered = place[order]
+        best = order[np.append(ordered[1:] != ordered[:-1], True)]
+        # Both are by place; counters begin in the order of their first rows.
+        by_row = np.argsort(first)
+        first, best = first[by_row], best[by_row]
+        counters = [self._counters.take() for _ in range(len(first))]
+        size = self._counters.top
+        self._total = _grown(self._total, size, 0)
+        self._time = _grown(self._time, size, _LONG_AGO)
+        self._key = _grown(self._key, size, 0)
+        self._digest = _grown(self._digest, size, 0)
+        self._scratch = _grown(self._scratch, size, 0)
+        for counter, number, slot, of in zip(
+            counters,
+            place[first].tolist(),
+            quantity[first].tolist(),
+            generation[first].tolist(),
+            strict=True,
+        ):
+            self._counter_of[number] = counter
+            self._seen[self._owner[slot][0]].setdefault(of, now_us)
+            self._newest[slot], self._newest_counter[slot] = of, counter
+        at = np.array(counters, np.int64)
+        rise = total[best]
+        self._total[at], self._time[at] = rise, batch.time_us.take(rows)[best]
+        self._key[at], self._digest[at] = key, words
+        up = rise > 0
+        moved = quantity[first][up]
+        moved = moved[self._window_of.take(moved) != window_us]
+        if len(moved):
+            self._enter(np.unique(moved), window_us)
+        np.add.at(self._quantity, quantity[first], rise)
 
     # Windows
 

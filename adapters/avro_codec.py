@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Iterable
 from importlib import resources
 from typing import Any, Final, TypeVar
 
@@ -107,6 +108,12 @@ class AvroCodec:
             if Signed in self._numbers
             else None
         )
+
+    def prepare(self, kinds: Iterable[type[Any]]) -> None:
+        """Compile readers and writers now, which else happens at their first use."""
+        for kind in kinds:
+            if kind not in self._write:
+                self._compile(kind)
 
     def encode(self, record: Any) -> bytes:
         kind = type(record)

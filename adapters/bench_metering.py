@@ -7,20 +7,24 @@ holds it was acknowledged, so a stall is counted against every batch that it del
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
+import psutil
+
 from adapters.avro_codec import AvroCodec
-from adapters.bootstrap import Network, worker
+from adapters.bench_peers import Peer, measure, require
+from adapters.bootstrap import Network, kinds, worker
 from adapters.ed25519 import Signer, sign_input
 from adapters.embedded import SystemKeys, create_topics, genesis_of
 from adapters.eventsourcing_index import Depth
@@ -30,15 +34,20 @@ from adapters.worker import Worker
 from domain.commit import (
     LEDGER_TOPICS,
     TELEMETRY_TOPIC,
+    CommitBody,
     CommitHeader,
     Ledger,
     RecordedEvent,
+    body_of,
+    parse,
+    unpack_event,
 )
 from domain.genesis import Parameters, TimeSource
 from domain.ids import Hash32, PublicKey
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound
 from domain.ports import Log, TopicAdmin
-from domain.telemetry import TelemetryAccepted
+from domain.signed import Signed
+from domain.telemetry import Batch, BatchBytes, MeteringEvent, TelemetryAccepted
 
 SEED: Final = b"synor bench"
 GATEWAYS: Final = 16
@@ -231,19 +240,19 @@ def _topics(shape: Shape, folder: Path) -> Iterator[tuple[Place, TopicAdmin, Cal
 
 
 @dataclass(frozen=True, slots=True)
-class Metered:
-    """A topic that one worker has metered, and the figures of its throughput."""
+class Bench:
+    """A worker before a topic that is full."""
 
     network: Network
     place: Place
     log: Log
     shard: Worker
-    figures: dict[str, Any]
+    folder: Path
 
 
 @contextmanager
-def metered(shape: Shape) -> Iterator[Metered]:
-    """Fill a topic, then let one worker meter it."""
+def prepared(shape: Shape) -> Iterator[Bench]:
+    """Topics, a market ledger with the fleet, a worker that has learned it, and a full topic."""
     start_us = now_us() - BEFORE_US
     keys = SystemKeys.derived(SEED)
     network = network_of(start_us)
@@ -268,19 +277,114 @@ def metered(shape: Shape) -> Iterator[Metered]:
         while shard.turn():
             pass
         _fill(place, log, shape, start_us, network.hash)
-        yield Metered(network, place, log, shard, _throughput(shard, log, shape))
+        # What a worker does at its start is not what a reading costs.
+        network.codec.prepare(kinds(Signed, Batch, BatchBytes, CommitBody, MeteringEvent))
+        yield Bench(network, place, log, shard, Path(name))
         shard.close()
         own_log.close()
 
 
-def bench_metering(shape: Shape) -> dict[str, Any]:
-    """Measure one shape and give the figures of its one line of JSON."""
-    with metered(shape) as it:
-        start_us = it.network.genesis.start_us
-        latency = _latency(it.shard, it.place, shape, start_us, it.network.hash, it.figures)
-        figures = it.figures | latency
-    figures["peak_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """A topic that one worker has metered, and the figures of its throughput."""
+
+    network: Network
+    place: Place
+    log: Log
+    shard: Worker
+    figures: dict[str, Any]
+
+
+@contextmanager
+def metered(shape: Shape) -> Iterator[Metered]:
+    """Fill a topic, then let one worker meter it."""
+    with prepared(shape) as bench:
+        figures = _throughput(bench, shape)
+        yield Metered(bench.network, bench.place, bench.log, bench.shard, figures)
+
+
+def bench_metering(shape: Shape, peer: Peer | None = None) -> dict[str, Any]:
+    """Measure one shape and give the figures of its one line of JSON.
+
+    Raises ``PeerMissing`` where the peer cannot run.
+    """
+    if peer is not None:
+        require(peer, kafka=shape.log is BenchLog.KAFKA)
+    with prepared(shape) as bench:
+        figures = _throughput(bench, shape)
+        figures["peak_mb"] = peak_mb()
+        if peer is not None:
+            figures |= _beside(peer, bench, shape, figures)
+        start_us = bench.network.genesis.start_us
+        figures |= _latency(bench.shard, bench.place, shape, start_us, bench.network.hash, figures)
     return figures
+
+
+def bench_growth(shape: Shape, times: int) -> dict[str, Any]:
+    """CPU and memory after the shape's readings, and after so many times as many.
+
+    One worker reads them all, so what grows with its history shows in the last part's figures.
+    """
+    whole = replace(shape, readings=shape.readings * times)
+    with prepared(whole) as bench:
+        parts: list[Part] = []
+        for number in range(1, times + 1):
+            until = whole.batches * number // times
+            parts.append(_part(bench.shard, until))
+    cpu = [part.cpu_s / (whole.batches / times * shape.rows) * 1e6 for part in parts]
+    mean = sum(cpu) / times
+    return {
+        "log": shape.log.value,
+        "columns": shape.columns.value,
+        "batch": shape.rows,
+        "readings": [shape.readings, whole.readings],
+        "cpu_us_per_reading": [round(cpu[0], 4), round(mean, 4)],
+        "cpu_us_last_part": round(cpu[-1], 4),
+        "cpu_ratio": round(mean / cpu[0], 3),
+        "memory_mb": [parts[0].memory_mb, parts[-1].memory_mb],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a part of the records took, and the memory in use after it."""
+
+    cpu_s: float
+    memory_mb: float
+
+
+def _part(shard: Worker, until: int) -> Part:
+    cpu = time.process_time()
+    while shard.position(TELEMETRY_TOPIC, 0) < until:
+        shard.turn()
+    shard.commit_now()
+    gc.collect()
+    memory = psutil.Process().memory_info().rss
+    return Part(time.process_time() - cpu, round(memory / 2**20, 1))
+
+
+def peak_mb() -> float:
+    """The most memory that this process has had."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+def _beside(peer: Peer, bench: Bench, shape: Shape, figures: dict[str, Any]) -> dict[str, Any]:
+    """The peer's figures for the same records; it must have come to the same totals."""
+    kafka = bench.place.address if shape.log is BenchLog.KAFKA else ""
+    found = measure(peer, bench.log, kafka, shape.batches, bench.folder)
+    expected = fleet_of(shape, bench.network.genesis.start_us).highest(shape.batches)
+    if (found.readings, found.total) != (figures["readings"], expected):
+        raise RuntimeError(
+            f"{peer.value} counted {found.readings} readings with totals of {found.total}, "
+            f"expected {figures['readings']} and {expected}"
+        )
+    per_s = found.readings / found.seconds
+    return {
+        "peer": peer.value,
+        "peer_readings_per_s": round(per_s),
+        "peer_cpu_us_per_reading": round(found.cpu_s / found.readings * 1e6, 4),
+        "times_peer": round(figures["readings_per_s"] / per_s, 2),
+    }
 
 
 def _fill(place: Place, log: Log, shape: Shape, start_us: int, genesis_hash: bytes) -> None:
@@ -298,7 +402,8 @@ def _fill(place: Place, log: Log, shape: Shape, start_us: int, genesis_hash: byt
         raise RuntimeError("the topic could not be filled")
 
 
-def _throughput(shard: Any, log: Log, shape: Shape) -> dict[str, Any]:
+def _throughput(bench: Bench, shape: Shape) -> dict[str, Any]:
+    shard, log = bench.shard, bench.log
     ledger = LEDGER_TOPICS[Ledger.METERING]
     before = log.end(ledger, 0)
     cpu, wall = time.process_time(), time.perf_counter()
@@ -324,8 +429,6 @@ def _throughput(shard: Any, log: Log, shape: Shape) -> dict[str, Any]:
 
 def _recorded(log: Log, ledger: str, first: int) -> tuple[int, int, int]:
     """Readings accepted, commits and bytes on the ledger from an offset on."""
-    from domain.commit import CommitBody, body_of, parse, unpack_event
-
     codec = AvroCodec()
     number = codec.number(TelemetryAccepted)
     readings = commits = size = 0

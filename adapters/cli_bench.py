@@ -6,13 +6,15 @@ import json
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from adapters.bench_audit import ENOUGH as AUDIT_ENOUGH
 from adapters.bench_audit import bench_audit
-from adapters.bench_metering import BenchLog, Shape, bench_metering
+from adapters.bench_hashing import bench_hashing
+from adapters.bench_metering import BenchLog, Shape, bench_growth, bench_metering
+from adapters.bench_peers import Peer, PeerMissing
 from adapters.cli_failures import Asked
 from adapters.metering_workload import Encoding
 
@@ -35,11 +37,44 @@ def metering(
     readings: Annotated[
         int, typer.Option(min=0, help="Readings in all; 0 for some seconds' worth.")
     ] = 0,
+    peer: Annotated[
+        Peer | None, typer.Option(help="Also measure a peer on the same records.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
     """One worker, all checks on: throughput on a full topic, then latency at half that rate."""
     enough = readings or next(number for rows, number in ENOUGH if batch >= rows)
-    figures = bench_metering(Shape(log, batch, columns, enough))
+    try:
+        figures = bench_metering(Shape(log, batch, columns, enough), peer)
+    except PeerMissing as missing:
+        raise typer.BadParameter(str(missing)) from missing
+    _show(figures, as_json=as_json)
+
+
+@app.command()
+def growth(
+    log: Annotated[BenchLog, typer.Option(help="What the topics stand on.")] = BenchLog.KAFKA,
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Readings a batch.")] = 1000,
+    columns: Annotated[Encoding, typer.Option(help="Encoding of the columns.")] = Encoding.LONG,
+    readings: Annotated[int, typer.Option(min=1, help="Readings of the first part.")] = 1_000_000,
+    times: Annotated[int, typer.Option(min=2, help="Parts in all.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """CPU per reading and memory of one worker after one part of a history and after all parts."""
+    _show(bench_growth(Shape(log, batch, columns, readings), times), as_json=as_json)
+
+
+@app.command()
+def hashing(
+    batch: Annotated[int, typer.Option(min=1, max=10_000, help="Readings a batch.")] = 1000,
+    records: Annotated[int, typer.Option(min=64, help="Batches.")] = 512,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """SHA-256 and signatures as gate and audit do them, against hashlib and cryptography alone."""
+    _show(bench_hashing(batch, records), as_json=as_json)
+
+
+def _show(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(figures))
         return

@@ -42,7 +42,7 @@ WIRING: Final[Skipped] = {
             "_clock_keys",
         )
     ),
-    Metering: frozenset(("_intake", "_decoded")),
+    Metering: frozenset(("_intake", "_decoded", "_lists")),
     Settlement: frozenset(("_keccak", "_domain")),
     ColumnReadings: frozenset(("_last", "_handful", "_slots_of_lists")),
     OrderBook: frozenset(("_takes",)),

@@ -12,6 +12,7 @@ from typing import Final
 
 from domain.commit import (
     BODY_VERSION,
+    ENVELOPE_BYTES,
     LEDGER_TOPICS,
     NO_HASH,
     BulkPart,
@@ -73,7 +74,8 @@ class Counted:
 
     def parts(self) -> tuple[BulkPart, ...] | None:
         """The bulk's parts; None where they do not hash right, and the ledger is ``corrupt``."""
-        parts = split_bulk(self.bulk())
+        start = ENVELOPE_BYTES + self.envelope.body_length
+        parts = split_bulk(memoryview(self.value)[start:])
         if parts is None or bulk_hash(part.digest for part in parts) != self.envelope.bulk_hash:
             return None
         return parts

@@ -179,7 +179,7 @@ def bulk_hash(digests: Iterable[bytes]) -> bytes:
     return hashlib.sha256(b"".join(digests)).digest()
 
 
-def split_bulk(bulk: bytes) -> tuple[BulkPart, ...] | None:
+def split_bulk(bulk: bytes | memoryview) -> tuple[BulkPart, ...] | None:
     """The parts of a bulk's bytes, or None where they are no list of parts."""
     parts: list[BulkPart] = []
     at = 0
@@ -188,7 +188,7 @@ def split_bulk(bulk: bytes) -> tuple[BulkPart, ...] | None:
         at = start + int.from_bytes(bulk[at:start], "big")
         if at > len(bulk) or start > len(bulk):
             return None
-        parts.append(part_of(bulk[start:at]))
+        parts.append(part_of(bytes(bulk[start:at])))
     return tuple(parts)
 
 

@@ -10,7 +10,7 @@ of what stated windows held, never falls.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from domain.ids import ProviderId
@@ -119,13 +119,15 @@ class Coverage:
             self.pending[window_us] = pending = PendingWindow(window_us + grace_max_us)
         return pending
 
-    def sign(self, node: MeteredNode, time_us: int) -> None:
-        """A sign of life of a node that is up, in the window that was entered."""
-        if node.window_us != self.window_us:
-            self._cut(node)
-            node.window_us = self.window_us
-            self.pending[self.window_us].nodes.append(node)
-        node.last_us = time_us
+    def sign(self, nodes: Iterable[MeteredNode], time_us: int) -> None:
+        """A sign of life of nodes that are up, in the window that was entered."""
+        window_us = self.window_us
+        for node in nodes:
+            if node.window_us != window_us:
+                self._cut(node)
+                node.window_us = window_us
+                self.pending[window_us].nodes.append(node)
+            node.last_us = time_us
 
     def up(self, node: MeteredNode, time_us: int) -> None:
         """The first sign after a silence: a new run begins."""

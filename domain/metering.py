@@ -76,6 +76,10 @@ from domain.telemetry import (
     UsageWindowClosed,
 )
 
+#: Lists of nodes that are remembered, and the longest of them.
+_LISTS_REMEMBERED: Final = 1024
+_LIST_REMEMBERED: Final = 256
+
 
 @dataclass(slots=True)
 class _Key:
@@ -89,6 +93,15 @@ class _Key:
     def speaks_for(self, node: MeteredNode) -> bool:
         """Whether the key may sign for a node."""
         return self.node == node.id if self.node is not None else self.provider == node.provider
+
+
+@dataclass(slots=True)
+class _Listed:
+    """The nodes of a batch's list: a sender lists the same ones each time."""
+
+    nodes: list[MeteredNode]
+    numbers: list[int]
+    speakers: set[int]  # numbers of keys that sign for all of them
 
 
 class Metering(Processor):
@@ -140,6 +153,7 @@ class Metering(Processor):
         self.market_us = genesis.start_us
         self.plan: Plan | None = None
         self._decoded: tuple[bytes, Columns] | None = None
+        self._lists: dict[tuple[bytes, ...], _Listed] = {}
 
     def sources(self) -> tuple[Source, ...]:
         """The market ledger first, so that a batch is judged by what the market has decided."""
@@ -201,11 +215,11 @@ class Metering(Processor):
         if isinstance(verdict, Refused):
             self.unit.count(verdict.code.number, record.offset)
             return
-        nodes = self._listed(batch, key)
-        if isinstance(nodes, Refused):
-            self._refuse(signed, record, nodes)
+        listed = self._listed(batch, key)
+        if isinstance(listed, Refused):
+            self._refuse(signed, record, listed)
         else:
-            self._accept(signed, batch, key, nodes, record)
+            self._accept(signed, batch, key, listed, record)
 
     def _refuse(self, signed: Signed, record: LogRecord, why: Refused) -> None:
         self.emit(
@@ -223,23 +237,39 @@ class Metering(Processor):
             BulkPart(record.value, record.digest()),
         )
 
-    def _listed(self, batch: Columns, key: _Key) -> list[MeteredNode] | Refused:
+    def _nodes_of(self, ids: tuple[bytes, ...]) -> _Listed | None:
+        """The nodes of a list, or None where one is not known."""
+        found = self._lists.get(ids)
+        if found is None:
+            nodes = []
+            for id in ids:
+                node = self.nodes.get(id)
+                if node is None:
+                    return None
+                nodes.append(node)
+            found = _Listed(nodes, [node.number for node in nodes], set())
+            if len(ids) <= _LIST_REMEMBERED:
+                if len(self._lists) >= _LISTS_REMEMBERED:
+                    self._lists.clear()
+                self._lists[ids] = found
+        return found
+
+    def _listed(self, batch: Columns, key: _Key) -> _Listed | Refused:
         """The nodes that a batch speaks for, or why it is refused as a whole."""
         if not batch.nodes:
             return Refused(NO_NODE)
-        nodes = []
-        find = self.nodes.get
-        for id in batch.nodes:
-            node = find(id)
-            if node is None:
-                right = shard_of(id, self.shards)
-                if right != self.shard:
-                    return Refused(WRONG_SHARD, f"node {id.hex()} is of shard {right}")
-                return Refused(UNKNOWN_NODE, id.hex())
-            nodes.append(node)
-        for node in nodes:
-            if not key.speaks_for(node):
-                return Refused(KEY_ROLE, f"the key does not sign for node {node.id.hex()}")
+        listed = self._nodes_of(batch.nodes)
+        if listed is None:
+            id = next(id for id in batch.nodes if id not in self.nodes)
+            right = shard_of(id, self.shards)
+            if right != self.shard:
+                return Refused(WRONG_SHARD, f"node {id.hex()} is of shard {right}")
+            return Refused(UNKNOWN_NODE, id.hex())
+        if key.number not in listed.speakers:
+            for node in listed.nodes:
+                if not key.speaks_for(node):
+                    return Refused(KEY_ROLE, f"the key does not sign for node {node.id.hex()}")
+            listed.speakers.add(key.number)
         most = max(len(batch.nodes), len(batch.leases), len(batch.lease), len(batch.total))
         if most > self.parameters.batch_rows:
             return Refused(TOO_MANY_ROWS, f"{most}, at most {self.parameters.batch_rows}")
@@ -247,21 +277,21 @@ class Metering(Processor):
             return Refused(UNEQUAL_COLUMNS)
         if batch.rows and not batch.points_within():
             return Refused(LEASE_INDEX, f"{len(batch.leases)} leases are listed")
-        return nodes
+        return listed
 
     def _accept(
         self,
         signed: Signed,
         batch: Columns,
         key: _Key,
-        nodes: Sequence[MeteredNode],
+        listed: _Listed,
         record: LogRecord,
     ) -> None:
         now_us = self.time_us
         judged = self.readings.judge(
-            batch, [node.number for node in nodes], key.number, Moment.of(now_us, self.parameters)
+            batch, listed.numbers, key.number, Moment.of(now_us, self.parameters)
         )
-        for node in nodes:
+        for node in listed.nodes:
             if not node.up:
                 came_up = NodeCameUp(
                     at_us=now_us,
@@ -400,9 +430,10 @@ class Metering(Processor):
         now_us, coverage = event.at_us, self.coverage
         if coverage.enter(now_us, self.parameters.grace_max_us):
             await_window(self, coverage.window_us)
-        find = self.nodes
-        for id in batch.nodes:
-            coverage.sign(find[id], now_us)
+        listed = self._nodes_of(batch.nodes)
+        invariant(listed is not None, "an accepted batch lists nodes that are known")
+        assert listed is not None
+        coverage.sign(listed.nodes, now_us)
         self.readings.fold(
             batch,
             event.refused,
@@ -420,6 +451,7 @@ class Metering(Processor):
         self._sequences.answered(event.key, event.session, event.number, answer)
 
     def _fold_node(self, event: NodeAssigned) -> None:
+        self._lists.clear()
         self._numbers += 1
         self.nodes[event.node] = MeteredNode(
             event.node, self._numbers, event.provider, event.grace_us
@@ -434,6 +466,7 @@ class Metering(Processor):
         if node.withdrawn and not node.leases:
             self.coverage.leave(node)
             del self.nodes[node.id]
+            self._lists.clear()
             self.deadlines.clear(MeteringDue.NODE_SILENT, node.id)
 
     def _fold_up(self, event: NodeCameUp) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from adapters.bootstrap import Network
+from adapters.bundle_writer import Range, export
 from adapters.embedded import create_topics
 from adapters.memory_log import MemoryLog, MemoryTopics
 from domain.commit import (
@@ -209,3 +211,17 @@ def _digest(values: list[bytes], first: int, next: int) -> Hash32:
 def flipped(value: bytes, at: int) -> bytes:
     """The bytes with one bit of one byte changed."""
     return value[:at] + bytes([value[at] ^ 1]) + value[at + 1 :]
+
+
+def exported(network: Network, log: Log, path: Path, epochs: Range = Range()) -> Path:  # noqa: B008
+    """A bundle of a log."""
+    export(
+        log,
+        path,
+        codec=network.codec,
+        genesis=network.hash,
+        topics=network.topics(),
+        shards=network.shards,
+        epochs=epochs,
+    )
+    return path

@@ -15,6 +15,7 @@ from kafka.admin import KafkaAdminClient
 
 from adapters.audit import Diverged, Verdict
 from adapters.bootstrap import audit, ledger_audit
+from adapters.bundle_log import BundleLog
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
 from adapters.memory_log import MemoryLog, MemoryTopics
@@ -22,7 +23,7 @@ from adapters.sqlite_log import SqliteLog, SqliteTopics
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC, Ledger, part_of
 from domain.ids import NodeId
 from domain.telemetry import Batch, TelemetryAccepted, TelemetryRefused
-from tests.audit.forge import Book, Commit, flipped
+from tests.audit.forge import Book, Commit, exported, flipped
 from tests.support.kafka_broker import started_broker
 from tests.system.reading import Seat
 from tests.system.reference import reference, reference_hash
@@ -263,13 +264,15 @@ def test_telemetry_deleted_from_a_sqlite_file_is_no_fault(tmp_path: Path) -> Non
 
 @pytest.mark.service
 def test_telemetry_deleted_from_a_topic_is_no_fault(tmp_path: Path) -> None:
-    """Kafka's own deletion of records, as its retention does it."""
+    """Kafka's own deletion of records, as its retention does it; exported before, and audited."""
     # A broker of its own: the topics of a network have fixed names.
     broker = started_broker(tmp_path)
     topics = KafkaTopics(broker.bootstrap, client_id="audit-test")
     with closing(KafkaLog(broker.bootstrap, client_id="audit-test", sole_writer=True)) as log:
         system = SmallSystem(log, topics).run()
         assert audit(system.network, log).state_hash == reference_hash()
+        bundle = BundleLog(exported(system.network, log, tmp_path / "kafka.bundle"))
+        assert audit(system.network, bundle).state_hash == reference_hash()
         admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
         admin.delete_records({TopicPartition(TELEMETRY_TOPIC, p): 50 for p in PARTITIONS})
         admin.close()

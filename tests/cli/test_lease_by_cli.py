@@ -107,6 +107,7 @@ def test_a_whole_lease_by_cli_outlives_a_kill_and_passes_the_audit(town: Town) -
     assert verdict["claimed_nano"] == earned + 5_250_000_000
     assert verdict["l1"]["paid_nano"] == verdict["claimed_nano"]
     assert verdict["l1"]["deposited_nano"] == 120_500_000_000
+    _audited_from_a_file(town, verdict)
     _forged(town)
 
 
@@ -176,6 +177,15 @@ def _keys_and_owners(town: Town, buyer: Path, provider: Path) -> None:
     assert town.ok(*rotation)["key"] == town.ok("key", "show", heir)["public_key"]
     assert "309 key_already_revoked" in town.ask(*rotation).err
     town.ok("account", "payee", "0x" + "77" * 20, "--key", heir)
+
+
+def _audited_from_a_file(town: Town, verdict: dict[str, Any]) -> None:
+    """The bundle has what the L1 said, so that it is compared without it."""
+    bundle = town.folder / "town.bundle"
+    town.ok("export", town.ledger, bundle)
+    of_file = town.ok("audit", bundle)
+    assert of_file["state_hash"] == verdict["state_hash"]
+    assert of_file["l1"] == verdict["l1"]
 
 
 def _forged(town: Town) -> None:

@@ -63,7 +63,7 @@ def test_epochs_in_two_bundles_are_the_whole(tmp_path: Path) -> None:
     assert (of_two.totals.epochs, of_two.totals.readings > 0) == (2, True)
     assert BundleLog(first).origin.to_epoch == 2
     assert audit(system.network, BundleLog(first, rest)).state_hash == reference_hash()
-    with pytest.raises(Diverged, match="truncated: .* not at its first"):
+    with pytest.raises(Diverged, match=r"truncated: .* not at its first"):
         audit(system.network, BundleLog(rest))
     with pytest.raises(LogError, match="what is before it ends at"):
         BundleLog(first, exported(system.network, system.log, tmp_path / "2-", Range(after=1)))

@@ -282,6 +282,16 @@ def settlement(
     _work(network, kafka, "SETTLEMENT", None, metrics_port, as_json)
 
 
+@work.command("events")
+def events(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+    """Publish every event of the ledgers as a CloudEvent to synor.events.v1."""
+    from adapters import roles
+
+    deployment = deployment_of(network, kafka)
+    with _until_stopped() as stop:
+        roles.events(deployment, stop, _say(as_json))
+
+
 def _work(
     network: Path,
     kafka: str | None,

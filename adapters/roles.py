@@ -29,7 +29,7 @@ from adapters.roles_check import made_again
 from adapters.roles_clock import TICK_US, Clock, now_us
 from adapters.settings import ChainKind, ChainSettings, LogKind, Settings, SettingsInvalid
 from adapters.worker import Worker
-from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.commit import EVENTS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
 from domain.ids import Address, Hash32, PublicKey
 from domain.l1 import BlockHash, FinalityPolicy, L1Config, L1Error, L1Position, Tagged
 from domain.l1 import Depth as Confirmations
@@ -387,10 +387,53 @@ def serve(
         take_turns(lambda: following.turn(wait_s=_WAIT_S), stop, say)
 
 
+def events(deployment: Deployment, stop: threading.Event, say: Say) -> None:
+    """Publish every event of the ledgers as a CloudEvent, for anyone's consumer."""
+    from adapters.kafka_events import KafkaEvents
+    from adapters.roles_events import Publisher
+
+    found = deployment.settings.log
+    if found.kind is not LogKind.KAFKA:
+        raise SettingsInvalid(f"{deployment.settings.path}: events are published on Kafka only.")
+    with ExitStack() as stack:
+        log = deployment.log(stack, "events")
+        options = found.security.options("events")
+
+        def publisher() -> Publisher:
+            topic = opened.enter_context(closing(KafkaEvents(found.bootstrap, security=options)))
+            return opened.enter_context(closing(Publisher(deployment.network, log, topic)))
+
+        opened = stack.enter_context(ExitStack())
+        now: Publisher | None = publisher()
+        say("Publishing events.")
+
+        def turn() -> None:
+            nonlocal now
+            before, now = now, None
+            # After a failure nobody knows what stands there but the topic itself.
+            if before is None:
+                opened.close()
+                before = publisher()
+            if not before.turn():
+                stop.wait(_WAIT_S)
+            now = before
+
+        take_turns(turn, stop, say)
+
+
 def create(deployment: Deployment) -> None:
     """Create every topic that is absent; weaker ones are refused by name."""
     with deployment.topics(ADMIN) as admin:
         create_topics(deployment.network, admin)
+        for topic, partitions in derived_topics(deployment).items():
+            admin.create(topic, partitions, keep_forever=False)
+
+
+def derived_topics(deployment: Deployment) -> dict[str, int]:
+    """Topics that no ledger reads: none of the embedded log."""
+    if deployment.settings.log.kind is not LogKind.KAFKA:
+        return {}
+    return {EVENTS_TOPIC: deployment.network.shards}
 
 
 def look_over(deployment: Deployment) -> Sequence[LedgerFound]:
@@ -417,6 +460,10 @@ def check(deployment: Deployment) -> Sequence[str]:
     with deployment.topics(OPERATOR) as admin:
         return [
             complaint
-            for topic, partitions in sorted(deployment.network.topics().items())
-            for complaint in admin.check(topic, partitions, keep_forever=topic != TELEMETRY_TOPIC)
+            for topic, partitions in sorted(
+                (deployment.network.topics() | derived_topics(deployment)).items()
+            )
+            for complaint in admin.check(
+                topic, partitions, keep_forever=topic not in (TELEMETRY_TOPIC, EVENTS_TOPIC)
+            )
         ]

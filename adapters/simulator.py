@@ -54,7 +54,9 @@ from domain.ports import LogError
 STEPS: Final = (100, 360)
 _ROUNDS_MAX: Final = 500
 _MUTED_AFTER: Final = 30
-_LAST_TICKS: Final = 24
+_LAST_TICKS: Final = 12
+#: A checkpoint is sent when the one before is final: so many blocks, with room.
+_TICKS_TO_ANCHOR: Final = 6
 _REPEATED_ONE_IN: Final = 3
 
 
@@ -472,19 +474,21 @@ class Simulation:
         """No more faults: everything comes to its end, then everything is compared."""
         self.faults.muted = True
         self._trace.add("the end: no more faults")
-        for _ in range(_LAST_TICKS):
+        ticks = 0
+        while True:
             self._rest()
             if not self.mail.waiting and self._anchored():
                 break
+            ticks += 1
+            if ticks > _LAST_TICKS + _TICKS_TO_ANCHOR * len(self.laws.checkpoints):
+                why = f"made {len(self.laws.checkpoints)}, seen {len(self.laws.totals.seen)}"
+                raise Violation("every checkpoint is anchored in the end", why)
             self.chain.mine(all_of_it=True)
             self.now_us += 5 * MINUTE_US
             record = self._clock.sign(Tick(time_us=self.now_us))
             self._instants.append(record)
             self.mail.tick(self.places, record)
             self.mail.deliver()
-        else:
-            why = f"made {len(self.laws.checkpoints)}, seen {len(self.laws.totals.seen)}"
-            raise Violation("every checkpoint is anchored in the end", why)
         for reader in self._readers:
             reader.finish()
         state_hash, rows = folded(self.network, self.log, self.laws)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NoReturn
 
@@ -178,14 +178,14 @@ class _Follower:
         """See how far the log is now, without reading on."""
         self._chain = self._chain or self._start()
         own = self._projector
-        self._end, self._seen_s = own.log.end(self.topic, self.shard), time.monotonic()
+        self._end, self._seen_s = own.log.end(self.topic, self.shard), own.now_s()
         self._head = self._head_at(self._end - 1)
 
     def _see_end(self, asked: int, following: int) -> None:
         """Know the log's end: a read that finds nothing tells it, else it is asked now and then."""
         if following == asked:
-            self._end, self._seen_s = asked, time.monotonic()
-        elif self._end is None or time.monotonic() - self._seen_s > _END_EVERY_S:
+            self._end, self._seen_s = asked, self._projector.now_s()
+        elif self._end is None or self._projector.now_s() - self._seen_s > _END_EVERY_S:
             self.look()
 
     def _head_at(self, offset: int) -> tuple[int, int] | None:
@@ -295,8 +295,13 @@ class Projector:
         genesis: Genesis,
         genesis_hash: bytes,
         shards: int,
+        now_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is read before the first turn."""
+        """Nothing is read before the first turn.
+
+        ``now_s`` says when to look at a log's end again; no row depends on it.
+        """
+        self.now_s = now_s
         self.log = log
         self.target = target
         self.codec = codec

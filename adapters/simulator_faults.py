@@ -66,6 +66,18 @@ class Fault(StrEnum):
 
 #: How often an active kind strikes, in a thousand of its chances.
 RATES: Final = (5, 20, 60)
+#: Kinds with few chances in a run strike so many times as often.
+SELDOM: Final = frozenset(
+    {
+        Fault.INDEX_DROPPED,
+        Fault.SNAPSHOTS_DROPPED,
+        Fault.SEND_SHUFFLED,
+        Fault.SENDER_DIES_BEFORE_BROADCAST,
+        Fault.SENDER_DIES_AFTER_BROADCAST,
+        Fault.L1_ANSWER_LOST,
+    }
+)
+_OFTENER: Final = 5
 
 
 class Faults:
@@ -76,7 +88,9 @@ class Faults:
         self._rng = rng
         allowed = list(Fault) if only is None else list(only)
         self.rates = {
-            fault: rng.choice(RATES) for fault in Fault if rng.randrange(2) and fault in allowed
+            fault: rng.choice(RATES) * (_OFTENER if fault in SELDOM else 1)
+            for fault in Fault
+            if rng.randrange(2) and fault in allowed
         }
         self.seen: Counter[Fault] = Counter()
         self.muted = False

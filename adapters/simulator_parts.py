@@ -346,6 +346,7 @@ class ProjectorProcess:
                 genesis=around.network.genesis,
                 genesis_hash=around.network.hash,
                 shards=around.network.shards,
+                now_s=lambda: around.now_us() / 1_000_000,
             )
         moved = self._projector.turn()
         if moved:

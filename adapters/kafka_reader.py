@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 import kafka.errors as errors
 from kafka.net.manager import KafkaConnectionManager
@@ -26,8 +27,8 @@ from domain.ports import LogError, LogRecord, LogTruncated, SettingsRefused
 _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_UNCOMMITTED: Final = 0
-# The newest Fetch version that names topics by name; from 13 on they go by id.
-_MAX_FETCH_VERSION: Final = 12
+# The first Fetch version that names topics by id: one that was made again is not taken for the old.
+_MAX_FETCH_VERSION: Final = 13
 _LOG_APPEND_TIME: Final = 1
 _LONGEST_POLL_S: Final = 5.0
 _LARGEST_ANSWER: Final = 256 << 20
@@ -77,6 +78,7 @@ class KafkaReader:
         self._net: Any = None
         self._manager: Any = None
         self._topics: dict[str, TopicFacts] = {}
+        self._ids: dict[str, bytes] = {}
 
     # Questions
 
@@ -153,7 +155,11 @@ class KafkaReader:
                 isolation_level=_READ_UNCOMMITTED,
                 session_id=0,
                 session_epoch=-1,
-                topics=[FetchRequest.FetchTopic(topic=topic, partitions=[wanted])],
+                topics=[
+                    FetchRequest.FetchTopic(
+                        topic=topic, topic_id=self._followed(topic), partitions=[wanted]
+                    )
+                ],
                 forgotten_topics_data=[],
                 rack_id="",
                 min_version=4,
@@ -163,6 +169,13 @@ class KafkaReader:
         return self._ask(
             topic, partition, ask, lambda answer: answer.responses[0].partitions[0], poll_s
         )
+
+    def _followed(self, topic: str) -> UUID:
+        """The id of a topic, which stays that of the first read: offsets belong to it."""
+        found = self.topic(topic).id
+        if self._ids.setdefault(topic, found) != found:
+            raise LogTruncated(f"Topic {topic} was deleted and made again since it was read.")
+        return UUID(bytes=found)
 
     def _offset_at(self, topic: str, partition: int, timestamp: int) -> int:
         def ask(leader_epoch: int) -> Any:

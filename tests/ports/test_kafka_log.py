@@ -166,6 +166,26 @@ def test_a_topic_made_again_is_another_topic(
     log.close()
 
 
+def test_a_topic_made_again_under_a_reader_is_truncated_however_long_it_has_become(
+    kafka_topics: KafkaTopics, admin: KafkaAdminClient, kafka_broker: str
+) -> None:
+    """Its offsets are those of other records; who reads on would take them for what comes next."""
+    topic = f"grown.{uuid.uuid4().hex}"
+    kafka_topics.create(topic, 1, keep_forever=True)
+    reader = KafkaLog(kafka_broker, client_id="follows")
+    reader.append_many(topic, 0, [b"a", b"b"])
+    assert reader.read(topic, 0, 0, max_bytes=100).next_offset == 2
+    admin.delete_topics([topic])
+    kafka_topics.create(topic, 1, keep_forever=True)
+    writer = KafkaLog(kafka_broker, client_id="grows")
+    writer.append_many(topic, 0, [b"c", b"d", b"e"])
+    with pytest.raises(LogTruncated, match="made again"):
+        reader.read(topic, 0, 2, max_bytes=100)
+    assert [r.value for r in read_all(writer, topic)] == [b"c", b"d", b"e"]
+    reader.close()
+    writer.close()
+
+
 def test_producers_times_are_refused(admin: KafkaAdminClient, log: KafkaLog) -> None:
     """A reader of a topic with CreateTime would believe anybody's clock."""
     topic = _create(admin, {})

@@ -352,7 +352,10 @@ def worker(
     application_ = application(partition, network)
     own: OwnLedger = application_
     if ledger is Ledger.METERING:
-        own = HeldStates(application_ if own_log is None else CommitsAhead(application_))
+        own = HeldStates(
+            application_ if own_log is None else CommitsAhead(application_),
+            metering_states.is_over,
+        )
     return Worker(
         make=lambda states: network.processor(ledger, shard, states),
         own=own,

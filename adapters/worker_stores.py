@@ -54,12 +54,14 @@ class HeldStates(DictStates):
     """An own ledger whose few, hot aggregates are all held in memory: a metering shard's.
 
     Folding an aggregate's events on first touch would read every accepted batch there ever was.
+    What is over is forgotten, so that memory and snapshots follow what lives, not all that did.
     """
 
-    def __init__(self, own: Recording) -> None:
-        """Hold the states of ``own``, which records."""
+    def __init__(self, own: Recording, over: Callable[[Any], bool]) -> None:
+        """Hold the states of ``own``, which records; no event follows a state that is ``over``."""
         super().__init__()
         self._own = own
+        self._over = over
         self.lost: tuple[type[Exception], ...] = own.lost
 
     def commit(
@@ -74,6 +76,14 @@ class HeldStates(DictStates):
         said = self._own.commit(events, (), header, height=height)
         self.keep(states)
         return said
+
+    def keep(self, states: Sequence[Versioned]) -> None:
+        """Hold the states of a committed step, and forget those that are over."""
+        for each in states:
+            if self._over(each.state):
+                self.all.pop(each.id, None)
+            else:
+                self.all[each.id] = each
 
     def settle(self, *, wait: bool) -> bool:
         """See ``Recording``."""

@@ -212,6 +212,11 @@ EVOLVE: Final[Mapping[type[Any], Callable[[Any, Any], Any]]] = {
 }
 
 
+def is_over(state: Any) -> bool:
+    """Whether no event follows: the final statement of a lease is the last that is said of it."""
+    return isinstance(state, LeaseStated)
+
+
 def evolve(state: Any, event: Any) -> Any:
     """The aggregate's next state; an event without an entry in ``EVOLVE`` is a bug."""
     return EVOLVE[type(event)](state, event)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from adapters.audit import hash_of_states
-from adapters.bootstrap import snapshots_of
+from adapters.bootstrap import audit, snapshots_of
 from adapters.snapshot_keeper import SnapshotKeeper, SnapshotPolicy
 from adapters.worker import Worker
 from domain.commit import Ledger, unpack_event
 from domain.ids import AggregateId
 from domain.market import Market
+from domain.metering_states import is_over
 from domain.processor import DictStates, Versioned
 from tests.system.reading import commits
 from tests.system.small import SmallSystem, network, signer_of
@@ -49,7 +50,11 @@ class Kept:
 
 
 def recovered_hash(system: SmallSystem, make: Callable[[Ledger, int], Worker]) -> str:
-    """The state hash of what recovered workers hold: every aggregate of every ledger."""
+    """The state hash of what recovered workers hold, and of leases that a shard has forgotten.
+
+    Those have their final statement; what they came to is the auditor's word.
+    """
+    audited = audit(system.network, system.log).states
     states: dict[tuple[Ledger, int], DictStates] = {}
     market: Market | None = None
     for seat in system.seats:
@@ -59,7 +64,12 @@ def recovered_hash(system: SmallSystem, make: Callable[[Ledger, int], Worker]) -
         processor = worker.processor
         for aggregate in _aggregates(system, *seat):
             found = processor.unit.state(aggregate)
-            held.keep([Versioned(aggregate, processor.unit.version(aggregate), found)])
+            if found is None:
+                over = audited[seat].all[aggregate]
+                assert is_over(over.state)
+                held.keep([over])
+            else:
+                held.keep([Versioned(aggregate, processor.unit.version(aggregate), found)])
         if isinstance(processor, Market):
             market = processor
         worker.close()

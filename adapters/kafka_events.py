@@ -1,13 +1,13 @@
 """The topic ``synor.events.v1``: records with headers, appended in batches and read back at start.
 
 What has been published stands on the topic itself: each record carries where every ledger stood
-before and after its batch and how large the batch is. So a publisher that starts finds the last
-batch in the tail, and knows of each of its events whether it is there.
+before and after its batch. So a publisher that starts finds the last batch in the tail, and knows
+of each of its events whether it is there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,8 +19,8 @@ from domain.ports import LogError, SettingsRefused
 
 BEFORE: Final = "synor_before"
 AFTER: Final = "synor_after"
-BATCH: Final = "synor_batch"
 ID: Final = "ce_id"
+_OURS: Final = frozenset({BEFORE, AFTER, ID})
 _WITHIN_S: Final = 10.0
 _TAIL: Final = 16
 
@@ -92,25 +92,32 @@ class KafkaEvents:
             last = [
                 record
                 for place in places
-                for record in self._read(
-                    place, max(starts[place], ends[place] - _TAIL), ends[place]
-                )
+                for record in next(self._back(place, starts[place], ends[place]), [])
             ]
             if not last:
                 return Tail()
-            newest = max(last, key=lambda record: _at(record)[0])
-            (_, before), batch = _at(newest), int(_header(newest, BATCH))
-            ids = {
-                _header(record, ID).decode()
-                for place in places
-                for record in self._read(
-                    place, max(starts[place], ends[place] - batch), ends[place]
-                )
-                if _at(record)[1] == before
-            }
+            newest = max(last, key=_before)
+            before = _header(newest, BEFORE)
+            ids: set[str] = set()
+            for place in places:
+                for records in self._back(place, starts[place], ends[place]):
+                    same = [r for r in records if _header(r, BEFORE) == before]
+                    ids.update(_header(record, ID).decode() for record in same)
+                    if len(same) < len(records):
+                        break
         except errors.KafkaError as error:
             raise LogError(f"{EVENTS_TOPIC}: {type(error).__name__} {error}") from error
         return Tail(before=before, after=_header(newest, AFTER), ids=frozenset(ids))
+
+    def _back(self, place: Any, start: int, end: int) -> Iterator[list[Any]]:
+        """Our records of a partition in stretches, the newest first; what others wrote is not."""
+        size = _TAIL
+        while end > start:
+            first = max(start, end - size)
+            ours = [r for r in self._read(place, first, end) if {h for h, _ in r.headers} >= _OURS]
+            if ours:
+                yield ours
+            end, size = first, size * 4
 
     def _read(self, place: Any, first: int, end: int) -> list[Any]:
         """The records of [first, end): all that stand there."""
@@ -153,13 +160,9 @@ class KafkaEvents:
 
 
 def _header(record: Any, name: str) -> bytes:
-    for header, value in record.headers:
-        if header == name:
-            return bytes(value)
-    raise LogError(f"{EVENTS_TOPIC} has a record without {name}: somebody else has written to it.")
+    return bytes(next(value for header, value in record.headers if header == name))
 
 
-def _at(record: Any) -> tuple[int, bytes]:
-    """How far the ledgers were before a record's batch: a number that only grows, and the text."""
-    before = _header(record, BEFORE)
-    return sum(int(part) for part in before.split(b",")), before
+def _before(record: Any) -> int:
+    """How far the ledgers were before a record's batch: a number that only grows."""
+    return sum(int(part) for part in _header(record, BEFORE).split(b","))

@@ -17,7 +17,7 @@ from adapters.bootstrap import Network
 from adapters.cloudevents import cloud_event, event_id, partition_of
 from adapters.eventsourcing_index import Depth
 from adapters.eventsourcing_partition import LedgerPartition
-from adapters.kafka_events import AFTER, BATCH, BEFORE, KafkaEvents, Outgoing
+from adapters.kafka_events import AFTER, BEFORE, KafkaEvents, Outgoing
 from domain.commit import CommitBody, unpack_event
 from domain.ports import Log, SettingsRefused
 
@@ -58,11 +58,7 @@ class Publisher:
                     break
                 batch += made
                 after[number] = height + 1
-        marks = {
-            BEFORE: _text(self._next),
-            AFTER: _text(after),
-            BATCH: str(len(batch)).encode(),
-        }
+        marks = {BEFORE: _text(self._next), AFTER: _text(after)}
         missing = [
             replace(record, headers={**record.headers, **marks})
             for id, record in batch

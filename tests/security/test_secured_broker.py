@@ -15,7 +15,7 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 from adapters import roles, settings
 from adapters.kafka_log import KafkaLog
 from adapters.settings_security import Protocol, Security, SecurityInvalid, read
-from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.commit import COMMANDS_TOPIC, EVENTS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
 from domain.ports import LogError
 from tests.cli.commands import Running, stopped_at_the_end, synor, until
 from tests.cli.test_roles_on_kafka import SYNOR, TINY, Deployment
@@ -24,7 +24,7 @@ from tests.support.kafka_broker import secured_broker
 ADMIN = "synor-admin"
 PASSWORD = "not-a-word-of-any-dictionary"
 MARKET, METERING, SETTLEMENT = (LEDGER_TOPICS[ledger] for ledger in Ledger)
-TOPICS = (COMMANDS_TOPIC, TELEMETRY_TOPIC, MARKET, METERING, SETTLEMENT)
+TOPICS = (COMMANDS_TOPIC, TELEMETRY_TOPIC, MARKET, METERING, SETTLEMENT, EVENTS_TOPIC)
 
 SECURITY = """
 [log.security]
@@ -102,6 +102,7 @@ def may(town: Deployment, role: str) -> tuple[set[str], set[str]]:
         ("settlement", (MARKET, METERING, SETTLEMENT), (SETTLEMENT,)),
         ("api", (MARKET, METERING, SETTLEMENT), (COMMANDS_TOPIC, TELEMETRY_TOPIC)),
         ("sender", (SETTLEMENT,), ()),
+        ("events", (MARKET, METERING, SETTLEMENT, EVENTS_TOPIC), (EVENTS_TOPIC,)),
         ("reader", TOPICS, ()),
         ("operator", (), ()),
     ],
@@ -187,6 +188,7 @@ def test_a_lease_runs_over_a_secured_broker_and_is_audited_by_a_reader(town: Dep
         town.start("settlement", "work", "settlement"): "settlement 0 works",
         town.start("clock", "clock"): "The clock ticks",
         town.start("serve", "serve"): "API and pages at ",
+        town.start("events", "work", "events"): "Publishing events.",
     }
     for role, ready in started.items():
         role.wait(ready)
@@ -221,7 +223,7 @@ def test_a_lease_runs_over_a_secured_broker_and_is_audited_by_a_reader(town: Dep
     until(lambda: town.ok("lease", "show", lease)["lease"]["lines"])
     town.ok("lease", "close", lease, "--key", buyer)
     until(lambda: town.ok("lease", "show", lease)["lease"]["state"] == "CLOSED", within_s=60)
-    for name in ("agent", "clock", "market", "metering", "settlement", "serve"):
+    for name in ("agent", "clock", "market", "metering", "settlement", "serve", "events"):
         assert town.running[name].stop() == 0, town.running[name].text()
     verdict = town.ok("audit", f"kafka:{town.brokers}")
     assert verdict["leases"] == 1

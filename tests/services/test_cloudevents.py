@@ -36,6 +36,10 @@ def broker(kafka_broker: str) -> str:
     return kafka_broker
 
 
+#: What somebody else has written; the publisher goes on behind it.
+NOISE = Outgoing(partition=1, key=b"noise", headers={}, value=b"noise")
+
+
 class Dying(KafkaEvents):
     """Sends a part of some batches, in any order of partitions, and is gone."""
 
@@ -47,6 +51,7 @@ class Dying(KafkaEvents):
             cut = {p: self.chance.randrange(len(records) + 1) for p in range(PARTITIONS)}
             sent = [r for at, r in enumerate(records) if at < cut[r.partition]]
             super().publish(sent)
+            super().publish([NOISE] * 20)
             raise LogError("gone")
         super().publish(records)
 
@@ -65,6 +70,8 @@ def consumed(bootstrap: str) -> Iterator[tuple[int, KafkaMessage]]:
                 assert message is not None
                 assert message.error() is None
                 offset = message.offset() + 1
+                if message.value() == NOISE.value:
+                    continue
                 headers = {name: bytes(value) for name, value in message.headers()}
                 yield partition, KafkaMessage(headers, message.key(), message.value())
     finally:

@@ -246,6 +246,10 @@ def _cycle(made: Made, prober: _Prober, settle_s: float = 0.0) -> dict[str, Any]
         memory = {
             f"{name}_mb": round(psutil.Process(each.pid).memory_info().rss / 2**20)
             for name, each in running.items()
+        } | {
+            # On a busy machine the figure to compare.
+            f"{name}_cpu_s": round(sum(psutil.Process(each.pid).cpu_times()[:2]), 2)
+            for name, each in running.items()
         }
         time.sleep(settle_s)
     finally:

@@ -30,6 +30,7 @@ from adapters.embedded import SystemKeys, create_topics, genesis_of
 from adapters.eventsourcing_index import Depth
 from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.metering_workload import Encoding, Fleet
+from adapters.roles_memory import settle
 from adapters.worker import Worker
 from domain.commit import (
     LEDGER_TOPICS,
@@ -279,6 +280,7 @@ def prepared(shape: Shape) -> Iterator[Bench]:
         _fill(place, log, shape, start_us, network.hash)
         # What a worker does at its start is not what a reading costs.
         network.codec.prepare(kinds(Signed, Batch, BatchBytes, CommitBody, MeteringEvent))
+        settle()
         yield Bench(network, place, log, shard, Path(name))
         shard.close()
         own_log.close()

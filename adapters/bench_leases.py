@@ -17,10 +17,10 @@ from typing import Any, Final
 from adapters import key_files, roles_genesis, settings
 from adapters.actor import Actor, Gathered
 from adapters.avro_codec import AvroCodec
-from adapters.bootstrap import Network, snapshots_by, worker
+from adapters.bootstrap import Network, create_topics, snapshots_by, worker
 from adapters.cli_key import address_of
 from adapters.ed25519 import Signer
-from adapters.embedded import SystemKeys, create_topics, genesis_of
+from adapters.embedded import SystemKeys, genesis_of
 from adapters.sqlite_log import SqliteLog, SqliteTopics
 from adapters.worker import Worker
 from domain.account import ObserveDeposit, OpenAccount

@@ -24,9 +24,9 @@ import psutil
 
 from adapters.avro_codec import AvroCodec
 from adapters.bench_peers import Peer, measure, require
-from adapters.bootstrap import Network, kinds, worker
+from adapters.bootstrap import Network, create_topics, kinds, worker
 from adapters.ed25519 import Signer, sign_input
-from adapters.embedded import SystemKeys, create_topics, genesis_of
+from adapters.embedded import SystemKeys, genesis_of
 from adapters.eventsourcing_index import Depth
 from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.metering_workload import Encoding, Fleet

@@ -31,7 +31,7 @@ from adapters.eventsourcing_mapper import AvroMapper
 from adapters.eventsourcing_partition import LedgerIdentity, LedgerPartition
 from adapters.eventsourcing_recorder import LedgerRecorder
 from adapters.eventsourcing_threads import OwnThreadLog
-from adapters.evm_rpc import keccak
+from adapters.evm_keccak import keccak
 from adapters.fastavro_witness import TELEMETRY_ONE_IN, FastavroWitness
 from adapters.ledger_application import LedgerApplication
 from adapters.settings import SnapshotSettings
@@ -74,7 +74,7 @@ from domain.market_folds import Folds
 from domain.metering import Metering
 from domain.node import NodeEvent
 from domain.offer import OfferEvent
-from domain.ports import Log, SettingsRefused
+from domain.ports import Log, SettingsRefused, TopicAdmin
 from domain.pot import PotEvent
 from domain.processor import DictStates, Evolve, Processor, States, Unit, full
 from domain.provider import ProviderEvent
@@ -314,6 +314,12 @@ EVOLVES: Final[dict[Ledger, Evolve]] = {
     Ledger.METERING: metering_states.evolve,
     Ledger.SETTLEMENT: settlement.dispatch,
 }
+
+
+def create_topics(network: Network, topics: TopicAdmin) -> None:
+    """Make every topic of a network; existing ones are checked."""
+    for topic, partitions in sorted(network.topics().items()):
+        topics.create(topic, partitions, keep_forever=topic != TELEMETRY_TOPIC)
 
 
 def application(partition: LedgerPartition, network: Network) -> LedgerApplication:

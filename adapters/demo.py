@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from adapters.actor import Actor
 from adapters.audit import Verdict
-from adapters.bootstrap import Network
+from adapters.bootstrap import Network, create_topics
 from adapters.bootstrap_audit import OpenLog, audit_on_cores, check_anchors
 from adapters.demo_story import (
     BEAT_US,
@@ -39,12 +39,12 @@ from adapters.demo_story import (
     script,
 )
 from adapters.ed25519 import prove
-from adapters.embedded import Embedded, SystemKeys, create_topics, derived_signer, genesis_of
+from adapters.embedded import Embedded, SystemKeys, derived_signer, genesis_of
 from adapters.eventsourcing_index import Depth
 from adapters.evm_chain import EvmChain
 from adapters.evm_embedded import EmbeddedChain
+from adapters.evm_keccak import keccak
 from adapters.evm_keys import LocalSigner
-from adapters.evm_rpc import keccak
 from adapters.evm_wallet import Wallet
 from adapters.follow import Follower
 from domain import payout_tree

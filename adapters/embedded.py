@@ -23,11 +23,11 @@ from adapters.l1_turns import SenderTurn, WatcherTurn
 from adapters.logical_time import LogicalTime, Turn
 from adapters.worker import Worker
 from domain.catalogue import VERSION_1, PriceRow
-from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.commit import LEDGER_TOPICS, Ledger
 from domain.genesis import Genesis, GenesisKey, Parameters, Role, TimeSource
 from domain.ids import Address
 from domain.l1_watcher import Watcher
-from domain.ports import Log, TopicAdmin
+from domain.ports import Log
 from domain.rules import NEWEST
 
 NO_VAULT = Address(bytes(20))
@@ -90,12 +90,6 @@ def genesis_of(
         parameters=parameters,
         catalogue=catalogue,
     )
-
-
-def create_topics(network: Network, topics: TopicAdmin) -> None:
-    """Make every topic of a network; existing ones are checked."""
-    for topic, partitions in sorted(network.topics().items()):
-        topics.create(topic, partitions, keep_forever=topic != TELEMETRY_TOPIC)
 
 
 class Embedded:

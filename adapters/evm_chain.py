@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from eth_abi.abi import decode
 
-from adapters.evm_rpc import Rpc, RpcRefused, bytes_of, hexed, keccak
+from adapters.evm_keccak import keccak
+from adapters.evm_rpc import Rpc, RpcRefused, bytes_of, hexed
 from adapters.evm_vault import call_data, event_of
 from domain.ids import Address, Hash32
 from domain.l1 import (

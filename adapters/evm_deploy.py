@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from adapters.evm_keccak import keccak
 from adapters.evm_keys import Signer, Unsigned
-from adapters.evm_rpc import Rpc, bytes_of, keccak, number_of
+from adapters.evm_rpc import Rpc, bytes_of, number_of
 from adapters.evm_vault import token_creation, vault_code_hash, vault_creation
 from domain.ids import Address, Hash32
 from domain.l1 import FinalityPolicy, L1Config, L1Error, L1Position, PinMismatch, TxHash

@@ -16,9 +16,10 @@ from typing import Final
 from eth.abc import BlockHeaderAPI
 
 from adapters.evm_deploy import Roles, deploy
+from adapters.evm_keccak import keccak
 from adapters.evm_keys import LocalSigner, Unsigned, dev_key
 from adapters.evm_node import TIP_WEI, EvmNode, TransactionRefused
-from adapters.evm_rpc import Rpc, keccak, number_of
+from adapters.evm_rpc import Rpc, number_of
 from adapters.evm_vault import call_data
 from domain.ids import Address, Hash32
 from domain.l1 import (

@@ -11,7 +11,7 @@ from typing import Protocol
 from eth_account import Account
 from eth_utils.address import to_canonical_address, to_checksum_address
 
-from adapters.evm_rpc import keccak
+from adapters.evm_keccak import keccak
 from domain.ids import Address
 from domain.l1 import TxHash
 

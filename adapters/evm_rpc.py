@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from eth_utils.crypto import keccak as eth_keccak
 from web3 import HTTPProvider
 from web3.exceptions import Web3Exception
 from web3.providers import BaseProvider
@@ -20,11 +19,6 @@ from domain.ids import Address
 from domain.l1 import BlockHash, L1Block, L1Error, L1Unreachable, TxHash
 
 ANSWER_WITHIN_S: Final = 10
-
-
-def keccak(data: bytes) -> bytes:
-    """Keccak-256, the hash that the domain takes as a parameter."""
-    return bytes(eth_keccak(data))
 
 
 class RpcRefused(L1Error):

@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from adapters.evm_keccak import keccak
 from adapters.evm_keys import Signer, Unsigned
 from adapters.evm_outbox import Attempt, Outbox
-from adapters.evm_rpc import Rpc, RpcRefused, bytes_of, keccak, number_of
+from adapters.evm_rpc import Rpc, RpcRefused, bytes_of, number_of
 from adapters.evm_vault import propose_data, revert_of
 from domain.ids import Hash32
 from domain.invariant import InvariantBroken

@@ -12,7 +12,8 @@ from typing import Any, Final
 from eth_abi.abi import decode, encode
 from eth_abi.exceptions import DecodingError
 
-from adapters.evm_rpc import bytes_of, keccak, number_of
+from adapters.evm_keccak import keccak
+from adapters.evm_rpc import bytes_of, number_of
 from domain.ids import Address, Hash32
 from domain.l1 import (
     WEI_PER_NANO,

@@ -16,8 +16,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, Final
 
-from adapters.bootstrap import Network, audit
-from adapters.embedded import Embedded, SystemKeys, create_topics, genesis_of
+from adapters.bootstrap import Network, audit, create_topics
+from adapters.embedded import Embedded, SystemKeys, genesis_of
 from adapters.kafka_broker import KafkaBroker
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 from adapters import key_files, roles_genesis
 from adapters.actor import Actor
 from adapters.avro_codec import AvroCodec
-from adapters.bootstrap import Network, snapshots_by, worker
+from adapters.bootstrap import Network, create_topics, snapshots_by, worker
 from adapters.ed25519 import Signer
-from adapters.embedded import create_topics
 from adapters.eventsourcing_index import Depth
 from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.l1_position import WatchedTo

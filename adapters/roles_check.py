@@ -31,7 +31,6 @@ from domain.commit import (
 )
 from domain.ledger import LogBound, TopicBound, WriterRotated
 from domain.ports import Log, LogError
-from projections.following import application_name
 
 READ_BYTES: Final = 8 << 20
 _HASH_BYTES: Final = 32
@@ -137,6 +136,7 @@ def row_claims(network: Network, url: str) -> Iterator[Claim]:
     from sqlalchemy.exc import SQLAlchemyError
 
     from adapters.read_model import ReadModel
+    from projections.following import application_name
 
     at_url = make_url(url)
     if at_url.get_backend_name() == "sqlite" and not Path(at_url.database or "").exists():

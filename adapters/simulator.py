@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from adapters.actor import Actor, Inputs
+from adapters.bootstrap import create_topics
 from adapters.ed25519 import Signer
-from adapters.embedded import create_topics
 from adapters.memory_log import MemoryLog, MemoryTopics
 from adapters.simulator_cast import Cast
 from adapters.simulator_checker import Anomaly, check, counts

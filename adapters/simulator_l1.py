@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from adapters.evm_keccak import keccak
 from adapters.evm_keys import Signed, Unsigned
-from adapters.evm_rpc import Rpc, RpcRefused, hexed, keccak
+from adapters.evm_rpc import Rpc, RpcRefused, hexed
 from adapters.simulator_faults import Crash, Fault, Faults
 from domain.ids import AccountId, Address, Hash32, derive, length_prefixed
 from domain.l1 import (

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from adapters.avro_codec import AvroCodec
-from adapters.bootstrap import Network
-from adapters.embedded import SystemKeys, create_topics
+from adapters.bootstrap import Network, create_topics
+from adapters.embedded import SystemKeys
 from adapters.evm_embedded import EmbeddedChain
 from adapters.metrics import Metrics
 from adapters.read_model import ReadModel

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapters.bootstrap import Network
+from adapters.bootstrap import Network, create_topics
 from adapters.bundle_writer import Range, export
-from adapters.embedded import create_topics
 from adapters.memory_log import MemoryLog, MemoryTopics
 from domain.commit import (
     LEDGER_TOPICS,

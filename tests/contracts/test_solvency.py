@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from adapters.evm_keccak import keccak
 from adapters.evm_keys import LocalSigner
-from adapters.evm_rpc import keccak
 from adapters.evm_wallet import CallRefused, Wallet
 from domain.payout_tree import build
 from tests.l1.scene import Scene, account, payout, scene

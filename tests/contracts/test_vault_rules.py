@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from adapters.evm_deploy import Roles
+from adapters.evm_keccak import keccak
 from adapters.evm_keys import Unsigned
-from adapters.evm_rpc import keccak, number_of
+from adapters.evm_rpc import number_of
 from adapters.evm_vault import call_data, propose_data, vault_code_hash, vault_creation
 from adapters.evm_wallet import Wallet
 from domain.ids import Address, Hash32

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from adapters.actor import Actor
-from adapters.bootstrap import Network, worker
+from adapters.bootstrap import Network, create_topics, worker
 from adapters.ed25519 import Signer
-from adapters.embedded import SystemKeys, create_topics, derived_signer, genesis_of
+from adapters.embedded import SystemKeys, derived_signer, genesis_of
 from adapters.eventsourcing_index import Depth
 from adapters.follow import Follower
 from adapters.kafka_log import KafkaLog

@@ -21,9 +21,8 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from adapters.audit import Diverged
-from adapters.bootstrap import audit
+from adapters.bootstrap import audit, create_topics
 from adapters.cli_failures import REMEDIES
-from adapters.embedded import create_topics
 from adapters.eventsourcing_index import Depth
 from adapters.kafka_broker import KafkaBroker
 from adapters.kafka_log import KafkaLog

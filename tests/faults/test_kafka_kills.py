@@ -24,8 +24,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaAdminClient
 
-from adapters.bootstrap import Network, audit
-from adapters.embedded import create_topics
+from adapters.bootstrap import Network, audit, create_topics
 from adapters.evm_chain import EvmChain
 from adapters.evm_deploy import Roles, deploy
 from adapters.evm_keys import dev_key

@@ -9,8 +9,8 @@ import pytest
 
 from adapters.evm_chain import EvmChain
 from adapters.evm_embedded import CHAIN_ID, EmbeddedChain
+from adapters.evm_keccak import keccak
 from adapters.evm_keys import LocalSigner
-from adapters.evm_rpc import keccak
 from adapters.evm_vault import propose_data
 from adapters.evm_wallet import CallRefused, Wallet
 from domain.ids import AccountId, Address, Hash32

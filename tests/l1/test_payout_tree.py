@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adapters.evm_rpc import bytes_of, keccak
+from adapters.evm_keccak import keccak
+from adapters.evm_rpc import bytes_of
 from domain.ids import Address, Hash32
 from domain.invariant import InvariantBroken
 from domain.l1 import NO_HASH, WEI_PER_NANO, AccountWord

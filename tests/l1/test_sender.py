@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from adapters.evm_chain import EvmChain
+from adapters.evm_keccak import keccak
 from adapters.evm_keys import LocalSigner, Unsigned
 from adapters.evm_outbox import Outbox, OutboxInUse
-from adapters.evm_rpc import Rpc, keccak
+from adapters.evm_rpc import Rpc
 from adapters.evm_sender import EvmSender, FeePolicy
 from adapters.evm_vault import call_data, propose_data
 from domain.ids import Hash32

@@ -17,9 +17,9 @@ from eventsourcing.persistence import OperationalError
 
 from adapters.actor import Actor, Gathered
 from adapters.avro_codec import AvroCodec
-from adapters.bootstrap import Network, worker
+from adapters.bootstrap import Network, create_topics, worker
 from adapters.ed25519 import Signer
-from adapters.embedded import SystemKeys, create_topics, derived_signer, genesis_of
+from adapters.embedded import SystemKeys, derived_signer, genesis_of
 from adapters.eventsourcing_index import Depth
 from adapters.follow import Follower
 from adapters.logical_time import LogicalTime

@@ -21,7 +21,8 @@ from adapters.bootstrap import Network, create_topics, snapshots_by, worker
 from adapters.cli_key import address_of
 from adapters.ed25519 import Signer
 from adapters.embedded import SystemKeys, genesis_of
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.sqlite_log import SqliteLog
 from adapters.worker import Worker
 from domain.account import ObserveDeposit, OpenAccount
 from domain.bid import BidRow, MeteredLimit, PlaceBids
@@ -382,7 +383,7 @@ def open_story(folder: Path, say: Callable[[str], None]) -> Story:
     clock = MadeUpClock(network.genesis.start_us)
     assert found.log.file is not None
     log = SqliteLog(found.log.file, clock_us=clock, durable=False)
-    create_topics(network, SqliteTopics(log))
+    create_topics(network, LocalTopics(log))
     found.index.mkdir(exist_ok=True)
     signers = {
         Ledger.MARKET: keys.market,

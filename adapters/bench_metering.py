@@ -227,17 +227,19 @@ def _topics(shape: Shape, folder: Path) -> Iterator[tuple[Place, TopicAdmin, Cal
             yield place, admin, place.open
             admin.close()
     elif shape.log is BenchLog.SQLITE:
-        from adapters.sqlite_log import SqliteLog, SqliteTopics
+        from adapters.local_topics import LocalTopics
+        from adapters.sqlite_log import SqliteLog
 
         place = Place(shape.log, str(folder / "log.db"))
         log = SqliteLog(Path(place.address), clock_us=now_us)
-        yield place, SqliteTopics(log), place.open
+        yield place, LocalTopics(log), place.open
         log.close()
     else:
-        from adapters.memory_log import MemoryLog, MemoryTopics
+        from adapters.local_topics import LocalTopics
+        from adapters.memory_log import MemoryLog
 
         memory = MemoryLog(now_us)
-        yield Place(shape.log, ""), MemoryTopics(memory), lambda: memory
+        yield Place(shape.log, ""), LocalTopics(memory), lambda: memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ from adapters.eventsourcing_partition import LedgerIdentity, LedgerPartition
 from adapters.eventsourcing_threads import OwnThreadLog
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.sqlite_log import SqliteLog
 from domain.commit import Ledger
 from domain.ids import PublicKey, length_prefixed
 from domain.ports import Log
@@ -125,7 +126,7 @@ def _wall_clock_us() -> int:
 
 def _sqlite(file: str, topic: str, partitions: int, durable: bool) -> Log:
     log = SqliteLog(file, clock_us=_wall_clock_us, durable=durable)
-    SqliteTopics(log).create(topic, partitions, keep_forever=True)
+    LocalTopics(log).create(topic, partitions, keep_forever=True)
     return log
 
 

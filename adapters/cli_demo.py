@@ -84,13 +84,14 @@ def _folder(folder: Path | None) -> Path:
 def _log(kind: LogKind, folder: Path) -> Iterator[tuple[Any, Any, Any, Any]]:
     """The log, its admin, what joins a tick's appends, and how another process opens it."""
     if kind is LogKind.SQLITE:
-        from adapters.sqlite_log import SqliteLog, SqliteTopics
+        from adapters.local_topics import LocalTopics
+        from adapters.sqlite_log import SqliteLog
 
         sqlite_path = folder / "ledger.db"
         # A power cut may cost a demo its last ticks; it costs no one a cent.
         sqlite = SqliteLog(sqlite_path, clock_us=_no_clock, durable=False)
         try:
-            yield sqlite, SqliteTopics(sqlite), sqlite.group, partial(_reopen_sqlite, sqlite_path)
+            yield sqlite, LocalTopics(sqlite), sqlite.group, partial(_reopen_sqlite, sqlite_path)
         finally:
             sqlite.close()
         return

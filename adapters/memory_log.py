@@ -228,31 +228,3 @@ class MemoryLog:
 
     def close(self) -> None:
         """Release nothing: the store may have other users."""
-
-
-class MemoryTopics:
-    """The ``TopicAdmin`` port on a ``MemoryLog``."""
-
-    def __init__(self, log: MemoryLog) -> None:
-        """Administer the topics in the store of ``log``."""
-        self._log = log
-
-    def create(self, topic: str, partitions: int, *, keep_forever: bool) -> None:
-        """Create the topic if it is absent. Raises ``SettingsRefused`` if it is a weaker one."""
-        self._log.create_topic(topic, partitions, keep_forever=keep_forever)
-        weaker = self.check(topic, partitions, keep_forever=keep_forever)
-        if weaker:
-            raise SettingsRefused(" ".join(weaker))
-
-    def check(self, topic: str, partitions: int, *, keep_forever: bool = True) -> Sequence[str]:
-        """The settings that are weaker than needed, as sentences."""
-        try:
-            found = self._log.partitions(topic)
-        except SettingsRefused as error:
-            return [str(error)]
-        weaker = []
-        if found != partitions:
-            weaker.append(f"Topic {topic}: partitions is {found}, must be {partitions}.")
-        if keep_forever and not self._log.keeps_forever(topic):
-            weaker.append(f"Topic {topic}: keep_forever is false, must be true.")
-        return weaker

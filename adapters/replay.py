@@ -21,12 +21,13 @@ from adapters.embedded import Embedded, SystemKeys, genesis_of
 from adapters.kafka_broker import KafkaBroker
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
-from adapters.memory_log import MemoryLog, MemoryTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog
 from adapters.replay_driver import Driver
 from adapters.replay_files import Counts, files_of, price_rows, timed
 from adapters.replay_mapping import ReplayMapping, load_mapping
 from adapters.replay_values import ReplayRefused
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.sqlite_log import SqliteLog
 from domain.catalogue import VERSION_1, PriceRow
 from domain.commit import Ledger
 from domain.genesis import TimeSource, broken_bounds
@@ -131,14 +132,14 @@ def _place(log: str, folder: Path | None) -> Path | None:
 def _log(kind: str, folder: Path | None) -> Iterator[tuple[Log, TopicAdmin, Group]]:
     if kind == "memory":
         memory = MemoryLog(lambda: 0)
-        yield memory, MemoryTopics(memory), nullcontext
+        yield memory, LocalTopics(memory), nullcontext
         return
     assert folder is not None, "a durable log has a folder"
     if kind == "sqlite":
         # Survives this process; a machine that dies takes a replay with it, which is run again.
         sqlite = SqliteLog(folder / "ledger.db", clock_us=lambda: 0, durable=False)
         try:
-            yield sqlite, SqliteTopics(sqlite), sqlite.group
+            yield sqlite, LocalTopics(sqlite), sqlite.group
         finally:
             sqlite.close()
         return

@@ -91,11 +91,12 @@ class Deployment:
         with ExitStack() as stack:
             found = self.settings.log
             if found.kind is LogKind.SQLITE:
-                from adapters.sqlite_log import SqliteLog, SqliteTopics
+                from adapters.local_topics import LocalTopics
+                from adapters.sqlite_log import SqliteLog
 
                 assert found.file is not None
                 log = stack.enter_context(closing(SqliteLog(found.file, clock_us=now_us)))
-                yield SqliteTopics(log)
+                yield LocalTopics(log)
                 return
             from adapters.kafka_topics import KafkaTopics
 

@@ -20,7 +20,8 @@ from typing import Any, Final
 from adapters.actor import Actor, Inputs
 from adapters.bootstrap import create_topics
 from adapters.ed25519 import Signer
-from adapters.memory_log import MemoryLog, MemoryTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog
 from adapters.simulator_cast import Cast
 from adapters.simulator_checker import Anomaly, check, counts
 from adapters.simulator_end import audited, check_rows, check_same_state, folded
@@ -154,7 +155,7 @@ class Simulation:
         self._next_act_us = START_US
         self.network = network = network_of(self.shards, self.source)
         self.log = MemoryLog(lambda: self.now_us)
-        create_topics(network, MemoryTopics(self.log))
+        create_topics(network, LocalTopics(self.log))
         self.faults = Faults(rng, only)
         self.faults.told = lambda fault: self._trace.add(f"  fault: {fault}")
         self.history = History()
@@ -506,7 +507,7 @@ class Simulation:
     def _undisturbed(self) -> str:
         """The state that the same inputs come to when nothing goes wrong."""
         log = MemoryLog(lambda: 0)
-        create_topics(self.network, MemoryTopics(log))
+        create_topics(self.network, LocalTopics(log))
         inputs = {
             place: self.log.read(*place, 0, max_bytes=1 << 40).records for place in self.places
         }

@@ -148,7 +148,7 @@ class SqliteLog:
         return self._topic(topic).keep_forever
 
     def create_topic(self, topic: str, partitions: int, *, keep_forever: bool) -> None:
-        """Create the topic unless it is there, however it is set up; ``SqliteTopics`` judges."""
+        """Create the topic unless it is there, however it is set up; ``LocalTopics`` judges."""
         if not 1 <= partitions <= _MAX_PARTITIONS:
             raise SettingsRefused(
                 f"{topic}: partitions is {partitions}, must be 1..{_MAX_PARTITIONS}."
@@ -378,31 +378,3 @@ class SqliteLog:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
-
-
-class SqliteTopics:
-    """The ``TopicAdmin`` port on a ``SqliteLog``."""
-
-    def __init__(self, log: SqliteLog) -> None:
-        """Administer the topics in the file of ``log``."""
-        self._log = log
-
-    def create(self, topic: str, partitions: int, *, keep_forever: bool) -> None:
-        """Create the topic if it is absent. Raises ``SettingsRefused`` if it is a weaker one."""
-        self._log.create_topic(topic, partitions, keep_forever=keep_forever)
-        weaker = self.check(topic, partitions, keep_forever=keep_forever)
-        if weaker:
-            raise SettingsRefused(" ".join(weaker))
-
-    def check(self, topic: str, partitions: int, *, keep_forever: bool = True) -> Sequence[str]:
-        """The settings that are weaker than needed, as sentences."""
-        try:
-            found = self._log.partitions(topic)
-        except SettingsRefused as error:
-            return [str(error)]
-        weaker = []
-        if found != partitions:
-            weaker.append(f"Topic {topic}: partitions is {found}, must be {partitions}.")
-        if keep_forever and not self._log.keeps_forever(topic):
-            weaker.append(f"Topic {topic}: keep_forever is false, must be true.")
-        return weaker

@@ -21,11 +21,12 @@ from adapters.avro_codec import AvroCodec
 from adapters.bootstrap import Network, create_topics
 from adapters.embedded import SystemKeys
 from adapters.evm_embedded import EmbeddedChain
+from adapters.local_topics import LocalTopics
 from adapters.metrics import Metrics
 from adapters.read_model import ReadModel
 from adapters.roles_clock import now_us
 from adapters.roles_follow import Following
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.sqlite_log import SqliteLog
 from adapters.up_engine import Engine
 from adapters.up_folder import Folder, make_genesis, network_of
 from adapters.up_web import Appender, L1Beside, Server, application, pins_of
@@ -114,7 +115,7 @@ def run(
 
         metrics = Metrics()
         engine_log = log()
-        create_topics(network, SqliteTopics(engine_log))
+        create_topics(network, LocalTopics(engine_log))
         engine = stack.enter_context(
             closing(
                 Engine(folder, network, keys, engine_log, chain, metrics, settings.snapshots, say)

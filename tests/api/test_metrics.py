@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from adapters.memory_log import MemoryTopics
+from adapters.local_topics import LocalTopics
 from adapters.metrics import LOOPBACK, Metrics
 from adapters.worker import Worker
 from domain.chain import LedgerStopped
@@ -46,7 +46,7 @@ def test_what_was_counted_is_what_stands_on_the_ledgers() -> None:
         faulty = cast(Log, FaultyLog(log, "is written twice", lambda height: height % 3 == 1))
         return made[0].worker(ledger, shard, log=faulty, figures=metrics.of(ledger, shard))
 
-    made.append(SmallSystem(log, MemoryTopics(log), make_worker=make))
+    made.append(SmallSystem(log, LocalTopics(log), make_worker=make))
     system = made[0].run(16)
     figures = read(metrics.text())
     for ledger, shard in system.seats:
@@ -83,7 +83,7 @@ def test_refusals_and_stops_are_counted_by_their_names() -> None:
     def make(ledger: Ledger, shard: int) -> Worker:
         return made[0].worker(ledger, shard, figures=metrics.of(ledger, shard))
 
-    made.append(SmallSystem(log, MemoryTopics(log), make_worker=make))
+    made.append(SmallSystem(log, LocalTopics(log), make_worker=make))
     log.append(COMMANDS_TOPIC, 0, b"garbage")
     log.append(COMMANDS_TOPIC, 0, b"more of it")
     system = made[0].run(2)

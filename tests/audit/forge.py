@@ -9,7 +9,8 @@ from typing import Any
 
 from adapters.bootstrap import Network, create_topics
 from adapters.bundle_writer import Range, export
-from adapters.memory_log import MemoryLog, MemoryTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog
 from domain.commit import (
     LEDGER_TOPICS,
     NO_HASH,
@@ -59,7 +60,7 @@ class Book:
     def log(self) -> MemoryLog:
         """A new log with these records."""
         made = memory_log()
-        create_topics(self.network, MemoryTopics(made))
+        create_topics(self.network, LocalTopics(made))
         for (topic, partition), values in self.lists.items():
             if values:
                 made.append_many(topic, partition, values)

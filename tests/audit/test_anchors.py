@@ -13,7 +13,8 @@ import pytest
 from adapters.audit import Diverged, LedgerReport, Verdict
 from adapters.bootstrap import audit
 from adapters.bootstrap_audit import audit_on_cores, check_anchors
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.sqlite_log import SqliteLog
 from domain.commit import TELEMETRY_TOPIC, Ledger
 from domain.ids import Hash32
 from domain.l1 import AccountWord, BlockHash, L1Error, VaultTotals, account_word
@@ -183,7 +184,7 @@ def _never() -> int:
 def _rebound(path: Path) -> partial[SqliteLog]:
     """The small system on a file: topic ids are a file's own, so it is lived through there."""
     with closing(SqliteLog(path, clock_us=_never, durable=False)) as log:
-        SmallSystem(log, SqliteTopics(log)).run().close()
+        SmallSystem(log, LocalTopics(log)).run().close()
     return partial(SqliteLog, path, clock_us=_never)
 
 

@@ -17,7 +17,8 @@ from adapters.bootstrap_audit import check_anchors
 from adapters.bundle_l1 import RecordedChain, facts_of
 from adapters.bundle_log import MANIFEST, BundleLog
 from adapters.bundle_writer import NoSuchEpoch, Range
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.sqlite_log import SqliteLog
 from domain.commit import COMMANDS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
 from domain.l1 import BlockHash, L1Error
 from domain.ports import Fetched, Log, LogDamaged, LogError
@@ -213,7 +214,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the small system's ledger."""
     made = tmp_path_factory.mktemp("ledger")
     with closing(SqliteLog(made / "ledger.db", clock_us=lambda: 0, durable=False)) as log:
-        SmallSystem(log, SqliteTopics(log)).run().close()
+        SmallSystem(log, LocalTopics(log)).run().close()
     return made
 
 

@@ -18,8 +18,9 @@ from adapters.bootstrap import audit, ledger_audit
 from adapters.bundle_log import BundleLog
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
-from adapters.memory_log import MemoryLog, MemoryTopics
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog
+from adapters.sqlite_log import SqliteLog
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC, Ledger, part_of
 from domain.ids import NodeId
 from domain.telemetry import Batch, TelemetryAccepted, TelemetryRefused
@@ -65,7 +66,7 @@ def cut_anywhere() -> SmallSystem:
     chance = random.Random(7)
     system = SmallSystem(
         log,
-        MemoryTopics(log),
+        LocalTopics(log),
         make_worker=lambda ledger, shard: system.worker(
             ledger, shard, cut=lambda unit: bool(unit.events) and chance.random() < 0.5
         ),
@@ -252,7 +253,7 @@ def test_commands_that_are_gone_are_an_error() -> None:
 def test_telemetry_deleted_from_a_sqlite_file_is_no_fault(tmp_path: Path) -> None:
     """The rows are gone up to a committed offset, and the log's start says so."""
     with closing(SqliteLog(tmp_path / "log.db", clock_us=lambda: 0, durable=False)) as log:
-        system = SmallSystem(log, SqliteTopics(log)).run()
+        system = SmallSystem(log, LocalTopics(log)).run()
         for partition in PARTITIONS:
             log.delete_before(TELEMETRY_TOPIC, partition, 50)
         assert [log.start(TELEMETRY_TOPIC, partition) for partition in PARTITIONS] == [50, 50]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.sqlite_log import SqliteLog
 from tests.system.reference import reference_hash
 from tests.system.small import SmallSystem
 
@@ -38,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     with closing(SqliteLog(tmp_path / "ledger.db", clock_us=lambda: 0, durable=False)) as log:
         system = SmallSystem(
             log,
-            SqliteTopics(log),
+            LocalTopics(log),
             make_worker=lambda ledger, shard: system.worker(
                 ledger, shard, index=str(tmp_path / f"{ledger.name}-{shard}.index.db")
             ),

@@ -15,8 +15,9 @@ from adapters.eventsourcing_index import MEMORY, Depth, LedgerIndex
 from adapters.eventsourcing_partition import LedgerIdentity, LedgerPartition
 from adapters.eventsourcing_recorder import LedgerRecorder
 from adapters.eventsourcing_threads import OwnThreadLog
-from adapters.memory_log import MemoryLog, MemoryStore, MemoryTopics
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog, MemoryStore
+from adapters.sqlite_log import SqliteLog
 from domain.chain import ChainReader, Counted
 from domain.commit import CommitBody, Ledger
 from domain.merkle import MerkleTree
@@ -141,7 +142,7 @@ def memory_ledger() -> tuple[LedgerStore, MemoryLog]:
     store = MemoryStore()
     clock_us = counting_clock()
     log = MemoryLog(clock_us, store)
-    MemoryTopics(log).create(TOPIC, 1, keep_forever=True)
+    LocalTopics(log).create(TOPIC, 1, keep_forever=True)
     return LedgerStore(lambda: MemoryLog(clock_us, store)), log
 
 
@@ -149,6 +150,6 @@ def sqlite_ledger(path: Path) -> LedgerStore:
     """A ledger in a SQLite file."""
     clock_us = counting_clock()
     log = SqliteLog(path, clock_us=clock_us, durable=False)
-    SqliteTopics(log).create(TOPIC, 1, keep_forever=True)
+    LocalTopics(log).create(TOPIC, 1, keep_forever=True)
     log.close()
     return LedgerStore(lambda: SqliteLog(path, clock_us=clock_us, durable=False))

@@ -33,7 +33,7 @@ from adapters.evm_wallet import Wallet
 from adapters.kafka_broker import CHECKOUT, Guard, KafkaBroker
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
-from adapters.memory_log import MemoryTopics
+from adapters.local_topics import LocalTopics
 from adapters.read_model import ReadModel
 from domain.checkpoint import CheckpointMade
 from domain.codec import CodecError
@@ -96,7 +96,7 @@ def _to_be_made(value: bytes) -> bytes | Observed:
 def instants() -> list[dict[Place, list[bytes | Observed]]]:
     """The inputs of the reference run, by the instant at which they came."""
     log = memory_log()
-    system = SmallSystem(log, MemoryTopics(log), make_inputs=_Recorded)
+    system = SmallSystem(log, LocalTopics(log), make_inputs=_Recorded)
     system.run()
     system.close()
     assert isinstance(system.inputs, _Recorded)

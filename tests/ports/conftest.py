@@ -9,14 +9,15 @@ import pytest
 
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
-from adapters.memory_log import MemoryLog, MemoryStore, MemoryTopics
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog, MemoryStore
+from adapters.sqlite_log import SqliteLog
 from tests.ports.harness import LogStore, wall_clock_us
 
 
 def _memory_store() -> LogStore:
     store = MemoryStore()
-    admin = MemoryTopics(MemoryLog(wall_clock_us, store))
+    admin = LocalTopics(MemoryLog(wall_clock_us, store))
     return LogStore("memory", lambda: MemoryLog(wall_clock_us, store), admin)
 
 
@@ -25,7 +26,7 @@ def _sqlite_store(path: Path) -> LogStore:
         return SqliteLog(path, clock_us=wall_clock_us, durable=False)
 
     log = open_log()
-    return LogStore("sqlite", open_log, SqliteTopics(log), [log])
+    return LogStore("sqlite", open_log, LocalTopics(log), [log])
 
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("kafka", marks=pytest.mark.service)])

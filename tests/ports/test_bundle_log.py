@@ -14,7 +14,8 @@ import pytest
 
 from adapters.bundle_log import MANIFEST, BundleLog
 from adapters.bundle_writer import BundleWriter
-from adapters.memory_log import MemoryLog, MemoryStore, MemoryTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog, MemoryStore
 from domain.ports import Fetched, Log, LogDamaged, LogError
 from tests.ports import test_log_contract as contract
 from tests.ports.harness import LogStore, read_all, wall_clock_us
@@ -109,7 +110,7 @@ def test_the_reading_part_of_the_contract_holds(
     memory = MemoryStore()
     topics: dict[str, int] = {}
 
-    class Admin(MemoryTopics):
+    class Admin(LocalTopics):
         def create(self, topic: str, partitions: int, *, keep_forever: bool) -> None:
             super().create(topic, partitions, keep_forever=keep_forever)
             topics[topic] = partitions
@@ -126,7 +127,7 @@ def test_the_reading_part_of_the_contract_holds(
 def made(path: Path, records: int = 5_000) -> tuple[MemoryLog, Path]:
     """A log with records of a kilobyte, with a hole, and its bundle."""
     log = MemoryLog(wall_clock_us)
-    MemoryTopics(log).create("t", 1, keep_forever=True)
+    LocalTopics(log).create("t", 1, keep_forever=True)
     log.append_many(
         "t", 0, [hashlib.sha512(bytes([i % 256])).digest() * 16 for i in range(records)]
     )

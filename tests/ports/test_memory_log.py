@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from adapters.memory_log import MemoryLog, MemoryTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog
 from domain.ports import AppendUnknown, LogError, LogTruncated
 from tests.ports.harness import read_all
 
@@ -15,7 +16,7 @@ from tests.ports.harness import read_all
 def log() -> MemoryLog:
     """A log with one topic and a clock that counts."""
     made = MemoryLog(itertools.count(1_000).__next__)
-    MemoryTopics(made).create("t", 1, keep_forever=True)
+    LocalTopics(made).create("t", 1, keep_forever=True)
     return made
 
 
@@ -102,7 +103,7 @@ def test_a_topic_made_again_has_another_id(log: MemoryLog) -> None:
     """Its offsets begin again, so its name alone does not tell which it is."""
     first = log.topic_id("t")
     log.delete_topic("t")
-    MemoryTopics(log).create("t", 1, keep_forever=True)
+    LocalTopics(log).create("t", 1, keep_forever=True)
     assert log.topic_id("t") != first
 
 
@@ -110,7 +111,7 @@ def test_times_do_not_fall_when_the_clock_does() -> None:
     """The time is the maximum of the clock and the last record's."""
     clock = iter([5_000, 4_000, 6_000])
     log = MemoryLog(clock.__next__)
-    MemoryTopics(log).create("t", 1, keep_forever=True)
+    LocalTopics(log).create("t", 1, keep_forever=True)
     for _ in range(3):
         log.append("t", 0, b"x")
     assert [r.time_us for r in read_all(log, "t")] == [5_000, 5_000, 6_000]

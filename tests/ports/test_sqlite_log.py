@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.sqlite_log import SqliteLog
 from domain.ports import LogError, SettingsRefused
 from tests.ports.harness import read_all, wall_clock_us
 
@@ -33,7 +34,7 @@ def path(tmp_path: Path) -> Path:
     """A file with a topic of three partitions."""
     made = tmp_path / "log.db"
     log = SqliteLog(made, clock_us=wall_clock_us)
-    SqliteTopics(log).create("t", 3, keep_forever=True)
+    LocalTopics(log).create("t", 3, keep_forever=True)
     log.close()
     return made
 
@@ -144,7 +145,7 @@ def test_a_file_that_is_something_else_is_refused(tmp_path: Path) -> None:
 
 def test_a_topic_needs_a_partition(open_log: Open) -> None:
     """And not more than a key has room for."""
-    topics = SqliteTopics(open_log())
+    topics = LocalTopics(open_log())
     for partitions in (0, 5_000):
         with pytest.raises(SettingsRefused, match="must be 1"):
             topics.create("new", partitions, keep_forever=True)

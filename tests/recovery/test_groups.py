@@ -21,7 +21,8 @@ from adapters.bootstrap import Network, worker
 from adapters.ed25519 import Signer, sign_input
 from adapters.eventsourcing_index import Depth
 from adapters.kafka_log import KafkaLog
-from adapters.memory_log import MemoryLog, MemoryTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog
 from adapters.metering_workload import Encoding, Fleet
 from adapters.roles_clock import now_us
 from domain.canonical import canonical
@@ -192,7 +193,7 @@ def alone(town: Town, log: Log) -> MemoryLog:
     """The same inputs, with their append times, worked by one worker for each shard."""
     now = [0]
     copy = MemoryLog(lambda: now[0])
-    topics = MemoryTopics(copy)
+    topics = LocalTopics(copy)
     for topic, partitions in town.network.topics().items():
         topics.create(topic, partitions, keep_forever=True)
     market = LEDGER_TOPICS[Ledger.MARKET]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters.memory_log import MemoryTopics
+from adapters.local_topics import LocalTopics
 from adapters.snapshot_keeper import SnapshotPolicy, snapshots_in
 from adapters.worker import Worker
 from domain.commit import Ledger
@@ -31,7 +31,7 @@ def ended(folder: Path, *, steps: int = STEPS, policy: SnapshotPolicy = ALWAYS) 
         return kept.worker(made[0], ledger, shard, index=index_of(folder, ledger, shard))
 
     log = memory_log()
-    made.append(SmallSystem(log, MemoryTopics(log), make_worker=make))
+    made.append(SmallSystem(log, LocalTopics(log), make_worker=make))
     made[0].run(steps)
     made[0].close()
     assert kept.said == []
@@ -128,7 +128,7 @@ def test_workers_that_die_at_a_step_go_on_from_their_snapshots(tmp_path: Path, s
         return worker
 
     log = memory_log()
-    made.append(SmallSystem(log, MemoryTopics(log), make_worker=make))
+    made.append(SmallSystem(log, LocalTopics(log), make_worker=make))
     system = made[0]
     script = system.script
 
@@ -209,7 +209,7 @@ def test_a_damaged_snapshot_is_thrown_away_with_a_message(
 def test_a_snapshot_of_another_history_is_thrown_away(tmp_path: Path) -> None:
     """The log was restored from an old copy and went on differently: the ledger decides."""
     ended(tmp_path, steps=12)
-    other = SmallSystem(log := memory_log(), MemoryTopics(log))
+    other = SmallSystem(log := memory_log(), LocalTopics(log))
     other.run(9)
     other.close()
     kept = Kept(tmp_path)
@@ -234,7 +234,7 @@ def test_a_worker_that_rests_leaves_a_snapshot_of_its_last_commit(tmp_path: Path
     """A clean stop commits what was consumed, so that the next start folds nothing."""
     seldom = SnapshotPolicy(events=10**9, bulk_bytes=10**12, seconds=10**6, rest=0)
     log = memory_log()
-    system = SmallSystem(log, MemoryTopics(log)).run(20)
+    system = SmallSystem(log, LocalTopics(log)).run(20)
     kept = Kept(tmp_path, seldom)
     shard = kept.worker(system, Ledger.METERING, 0)
     shard.turn()

@@ -12,7 +12,8 @@ import pytest
 from adapters.actor import Actor
 from adapters.l1_position import WatchedTo
 from adapters.l1_turns import WatcherTurn
-from adapters.memory_log import MemoryLog, MemoryTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog
 from domain.commit import COMMANDS_TOPIC
 from domain.l1 import BlockHash, ReorgBelowFinality
 from domain.l1_watcher import Watcher
@@ -33,7 +34,7 @@ class Scene:
     def new_log(self) -> None:
         """Another commands topic."""
         self.log = MemoryLog(lambda: 0)
-        MemoryTopics(self.log).create(COMMANDS_TOPIC, 1, keep_forever=True)
+        LocalTopics(self.log).create(COMMANDS_TOPIC, 1, keep_forever=True)
 
     def kept(self, **changes: Any) -> WatchedTo:
         """The file, as one that watches this vault opens it."""

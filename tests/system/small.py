@@ -22,8 +22,9 @@ from adapters.ed25519 import Signer
 from adapters.embedded import SystemKeys, derived_signer, genesis_of
 from adapters.eventsourcing_index import Depth
 from adapters.follow import Follower
+from adapters.local_topics import LocalTopics
 from adapters.logical_time import LogicalTime
-from adapters.memory_log import MemoryLog, MemoryTopics
+from adapters.memory_log import MemoryLog
 from adapters.worker import Worker
 from domain.account import ClaimSettled, ObserveClaim, ObserveDeposit, OpenAccount, Withdraw
 from domain.bid import BidRow, CancelBid, MeteredLimit, PlaceBids
@@ -586,4 +587,4 @@ _STORY: Story = {
 def small_on_memory(**changes: Any) -> SmallSystem:
     """A system on a new memory log."""
     log = memory_log()
-    return SmallSystem(log, MemoryTopics(log), **changes)
+    return SmallSystem(log, LocalTopics(log), **changes)

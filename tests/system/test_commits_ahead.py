@@ -11,7 +11,8 @@ import pytest
 from adapters.bootstrap import audit
 from adapters.commits_ahead import CommitsAhead
 from adapters.eventsourcing_threads import OwnThreadLog
-from adapters.memory_log import MemoryLog, MemoryTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog
 from adapters.worker import Worker
 from domain.commit import LEDGER_TOPICS, CommitHeader, Ledger, parse
 from domain.ports import AppendUnknown, Log
@@ -82,7 +83,7 @@ def test_a_shard_that_decides_ahead_writes_the_same_ledger(fault: str) -> None:
         worker.turn = turns_until_it_rests(worker)  # type: ignore[method-assign]
         return worker
 
-    made.append(SmallSystem(log, MemoryTopics(log), make_worker=make))
+    made.append(SmallSystem(log, LocalTopics(log), make_worker=make))
     system = made[0].run()
     system.close()
     for thread in threads:
@@ -99,7 +100,7 @@ def test_a_shard_that_decides_ahead_writes_the_same_ledger(fault: str) -> None:
 def test_a_step_is_decided_while_the_last_one_is_appended() -> None:
     """What is read runs ahead of what is on the ledger; at the end both are equal."""
     log = memory_log()
-    system = SmallSystem(log, MemoryTopics(log)).run(6)
+    system = SmallSystem(log, LocalTopics(log)).run(6)
     system.close()
     own = LEDGER_TOPICS[Ledger.METERING]
     log.truncate(own, 0, end=0)

@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from adapters.bootstrap import audit
-from adapters.memory_log import MemoryLog, MemoryTopics
+from adapters.local_topics import LocalTopics
+from adapters.memory_log import MemoryLog
 from adapters.worker import ClockBehind, Worker
 from domain.chain import LedgerStopped
 from domain.commit import LEDGER_TOPICS, Ledger, parse
@@ -82,7 +83,7 @@ def faulty_run(
         index = ":memory:" if folder is None else str(folder / f"{ledger.name}{shard}.db")
         return made[0].worker(ledger, shard, log=cast(Log, faulty), index=index)
 
-    made.append(SmallSystem(log, MemoryTopics(log), make_worker=make))
+    made.append(SmallSystem(log, LocalTopics(log), make_worker=make))
     for supervised in made[0].workers:
         supervised.patient = patient
     system = made[0].run()
@@ -164,7 +165,7 @@ def test_of_two_workers_that_decide_at_the_same_time_one_wins_each_height() -> N
     def make(ledger: Ledger, shard: int) -> Worker:
         return made[0].worker(ledger, shard, log=cast(Log, Racing()))
 
-    made.append(SmallSystem(log, MemoryTopics(log), make_worker=make))
+    made.append(SmallSystem(log, LocalTopics(log), make_worker=make))
     system = made[0]
     rival = system.worker(*MARKET)
     system.run()
@@ -207,7 +208,7 @@ def test_foreign_records_and_copies_on_a_ledger_are_ignored_and_counted() -> Non
     def make(ledger: Ledger, shard: int) -> Worker:
         return made[0].worker(ledger, shard, log=cast(Log, Disturbed()))
 
-    made.append(SmallSystem(log, MemoryTopics(log), make_worker=make))
+    made.append(SmallSystem(log, LocalTopics(log), make_worker=make))
     system = made[0].run()
     check_same(system)
     assert audit(system.network, log).reports[0].noise > 30
@@ -219,7 +220,7 @@ def test_a_signed_commit_that_does_not_stand_on_the_head_is_a_fork_for_every_wor
     source = reference()
     market = LEDGER_TOPICS[Ledger.MARKET]
     log = memory_log()
-    system = SmallSystem(log, MemoryTopics(log))
+    system = SmallSystem(log, LocalTopics(log))
     for record in list(records(source.log, market))[:10]:
         if record.offset != 8:
             log.append(market, 0, record.value)
@@ -233,7 +234,7 @@ def test_a_worker_stops_where_the_log_is_ahead_of_its_clock() -> None:
     """An append time over five minutes ahead is an operating error, named; nothing is written."""
     now_us = [1_000_000_000]
     log = MemoryLog(lambda: now_us[0])
-    system = SmallSystem(log, MemoryTopics(log))
+    system = SmallSystem(log, LocalTopics(log))
     system.time.tick(system.network.genesis.start_us)
     before = [commits(system.network, log, *seat) for seat in system.seats]
     now_us[0] += 301 * 1_000_000

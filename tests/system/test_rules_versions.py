@@ -13,8 +13,8 @@ import pytest
 
 from adapters.audit import EXIT_CODES, Diverged
 from adapters.bootstrap import audit
-from adapters.memory_log import MemoryTopics
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.sqlite_log import SqliteLog
 from adapters.worker import Worker
 from domain.commit import LEDGER_TOPICS, Ledger, unpack_event
 from domain.key import CommandAnswered
@@ -53,7 +53,7 @@ def crossing(log: Any, topics: Any, **changes: Any) -> SmallSystem:
 def crossed(shards: int = 2) -> SmallSystem:
     """Lived through without a disturbance; nobody may append to its log."""
     log = memory_log()
-    return crossing(log, MemoryTopics(log), shards=shards).run()
+    return crossing(log, LocalTopics(log), shards=shards).run()
 
 
 @cache
@@ -133,7 +133,7 @@ def test_an_activation_does_not_depend_on_where_commits_are_cut(seed: int) -> No
             ledger, shard, cut=lambda unit: bool(unit.events) and chance.random() < often
         )
 
-    system = crossing(log, MemoryTopics(log), make_worker=make)
+    system = crossing(log, LocalTopics(log), make_worker=make)
     check_same(system.run())
     system.close()
 
@@ -141,7 +141,7 @@ def test_an_activation_does_not_depend_on_where_commits_are_cut(seed: int) -> No
 def test_on_sqlite_an_activation_is_the_same(tmp_path: Path) -> None:
     """The log of the embedded system, and a worker that begins in the middle of it."""
     with closing(SqliteLog(tmp_path / "l.db", clock_us=lambda: 0, durable=False)) as log:
-        system = crossing(log, SqliteTopics(log))
+        system = crossing(log, LocalTopics(log))
         system.run()
         check_same(system)
         for ledger, shard in system.network.ledgers():
@@ -162,7 +162,7 @@ def ahead() -> SmallSystem:
         patch.setitem(RULES, NEWEST + 1, replace(RULES[NEWEST], version=NEWEST + 1))
         log = memory_log()
         activate = {8: lambda s: s.operator.command(ActivateRules(version=NEWEST + 1))}
-        system = SmallSystem(log, MemoryTopics(log), more=activate).run(12)
+        system = SmallSystem(log, LocalTopics(log), more=activate).run(12)
         audit(system.network, system.log)
         system.close()
     return system
@@ -197,7 +197,7 @@ def test_an_auditor_without_the_version_says_so_and_names_the_height(ahead: Smal
 def test_a_network_of_a_later_release_is_not_even_begun() -> None:
     """A genesis that names a version that this program lacks."""
     log = memory_log()
-    system = SmallSystem(log, MemoryTopics(log), rules_version=NEWEST + 1)
+    system = SmallSystem(log, LocalTopics(log), rules_version=NEWEST + 1)
     with pytest.raises(RulesUnknown):
         system.run(1)
     assert log.end(LEDGER_TOPICS[Ledger.MARKET], 0) == 0
@@ -213,7 +213,7 @@ def test_a_commit_that_goes_on_after_an_activation_is_named_by_the_audit() -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Processor, "step_ends", property(lambda self: False))
         log = memory_log()
-        system = SmallSystem(log, MemoryTopics(log), rules_version=1, more={8: both}).run(10)
+        system = SmallSystem(log, LocalTopics(log), rules_version=1, more={8: both}).run(10)
         system.close()
     with pytest.raises(Diverged, match="a step ends where rules are activated") as found:
         audit(system.network, system.log)

@@ -13,8 +13,8 @@ import pytest
 from adapters.bootstrap import audit
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
-from adapters.memory_log import MemoryTopics
-from adapters.sqlite_log import SqliteLog, SqliteTopics
+from adapters.local_topics import LocalTopics
+from adapters.sqlite_log import SqliteLog
 from adapters.worker import Worker
 from domain.canonical import EVIDENCE
 from domain.commit import Ledger
@@ -101,7 +101,7 @@ def test_escrows_of_closed_leases_and_reservations_of_dead_bids_are_zero() -> No
 def test_sqlite_gives_the_same_events_and_state_as_memory(tmp_path: Path) -> None:
     """The log is a port: nothing of it reaches the state."""
     with closing(SqliteLog(tmp_path / "l.db", clock_us=lambda: 0, durable=False)) as log:
-        check_same(SmallSystem(log, SqliteTopics(log)).run())
+        check_same(SmallSystem(log, LocalTopics(log)).run())
 
 
 @pytest.mark.service
@@ -142,7 +142,7 @@ def test_cutting_commits_at_random_gives_the_same_events_and_state(seed: int) ->
             ledger, shard, cut=lambda unit: bool(unit.events) and chance.random() < often
         )
 
-    system = SmallSystem(log, MemoryTopics(log), make_worker=make)
+    system = SmallSystem(log, LocalTopics(log), make_worker=make)
     check_same(system.run())
     system.close()
 

@@ -152,6 +152,10 @@ class Town:
             session_us=self.network.genesis.start_us,
         )
 
+    def in_doubt(self) -> bool:
+        """Whether somebody does not know what became of a command."""
+        return any(each.outcome is Outcome.INFO for each in self.history.of(Send))
+
     def deposits(self, people: list[Actor]) -> None:
         """Everybody has an account with money."""
         watcher = self.actor(KEYS.watcher, 50, faulty=False)

@@ -34,6 +34,7 @@ from adapters.worker import Worker
 from domain.chain import LedgerStopped
 from domain.commit import (
     COMMANDS_TOPIC,
+    EVENTS_TOPIC,
     LEDGER_TOPICS,
     TELEMETRY_TOPIC,
     CommitBody,
@@ -180,6 +181,7 @@ def town(broker: KafkaBroker, tmp_path: Path) -> Iterator[Town]:
     topics = KafkaTopics(broker.bootstrap, client_id="damage-admin")
     drop_topics(broker)
     create_topics(network(), topics)
+    topics.create(EVENTS_TOPIC, 2, keep_forever=False)
     folder = tmp_path / "network"
     (folder / "index").mkdir(parents=True)
     (folder / "genesis.avro").write_bytes(network().codec.encode(network().genesis))

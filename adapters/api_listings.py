@@ -33,6 +33,7 @@ from sqlalchemy import (
 
 from adapters.api_problems import BAD_CURSOR, BAD_PARAMETER, Problem
 from adapters.api_troubles import refuse_money
+from domain import outside_json
 from projections.tables import (
     ACCOUNT,
     BALANCE,
@@ -236,9 +237,9 @@ def _opened(cursor: str, binding: str, length: int) -> list[Any]:
         if len(cursor) > _CURSOR_BYTES:
             raise ValueError("longer than any")
         padded = cursor + "=" * (-len(cursor) % 4)
-        bound, plain = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        bound, plain = outside_json.parse(base64.b64decode(padded, altchars=b"-_", validate=True))
         key = [bytes.fromhex(each["x"]) if isinstance(each, dict) else each for each in plain]
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError):
         raise Problem(BAD_CURSOR, "it cannot be read") from None
     if bound != binding or len(key) != length or not all(map(_is_key, key)):
         raise Problem(BAD_CURSOR, "it is of another list, order or filter")

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from domain import outside_json
 from domain.ids import Address, Hash32
 from domain.l1 import (
     AccountWord,
@@ -121,7 +122,7 @@ class RecordedChain:
     def __init__(self, facts: bytes) -> None:
         """Read ``l1.json``. Raises ``LogDamaged`` where it is not what ``facts_of`` writes."""
         try:
-            found = json.loads(facts)
+            found = outside_json.parse(facts)
             if found["format"] != FORMAT:
                 raise ValueError(f"format {found['format']}")
             self._head = _at(found["head"])

@@ -9,7 +9,6 @@ nothing but zip, deflate and JSON, which any language reads (docs/auditing.md).
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import zipfile
 import zlib
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from domain import outside_json
 from domain.ports import (
     Fetched,
     LogDamaged,
@@ -101,7 +101,7 @@ class BundleLog:
             raise LogError(f"{path} is no bundle of a ledger: {error}") from error
         self._archives.append(archive)
         try:
-            manifest = json.loads(self._entry(number, MANIFEST, MANIFEST_BYTES_MAX))
+            manifest = outside_json.parse(self._entry(number, MANIFEST, MANIFEST_BYTES_MAX))
             if manifest["format"] != FORMAT:
                 raise LogError(
                     f"{path} has format {manifest['format']} of bundles, known is {FORMAT}."

@@ -33,6 +33,7 @@ from web3.providers import BaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
 from adapters.evm_rpc import bytes_of, hexed, number_of
+from domain import outside_json
 from domain.ids import Address
 
 BLOCK_GAS: Final = 30_000_000
@@ -203,7 +204,7 @@ class EvmNode(BaseProvider):
     def answer(self, body: bytes) -> bytes:
         """Answer one JSON-RPC request (no batch) that came over some transport."""
         try:
-            asked = json.loads(body)
+            asked = outside_json.parse(body)
             method, params, number = asked["method"], asked.get("params", []), asked.get("id")
         except (ValueError, KeyError, TypeError, AttributeError):
             error = {"code": PARSE_ERROR, "message": "this is no JSON-RPC request"}

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from domain import outside_json
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
 from domain.signed import Signed
 from schemas.compatibility import INPUTS, unreadable
@@ -286,8 +287,8 @@ async def _posted(request: Request) -> Any:
         if len(body) > _BODY_MAX:
             raise Wrong(413, 413, f"A schema has at most {_BODY_MAX} bytes.")
     try:
-        said = json.loads(body)
-        schema = json.loads(said["schema"])
+        said = outside_json.parse(body)
+        schema = outside_json.parse(said["schema"])
         if said.get("schemaType", "AVRO") != "AVRO" or not isinstance(schema, dict):
             raise ValueError
         # Nesting beyond reason, a type without a name: whatever these two cannot walk.

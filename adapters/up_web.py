@@ -6,7 +6,6 @@ which vault and token to use; ``/l1/faucet`` gives tokens of an embedded develop
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
@@ -24,6 +23,7 @@ from adapters.api import Service, create_app
 from adapters.metrics import Metrics
 from adapters.read_model import ReadModel
 from adapters.roles_follow import Following
+from domain import outside_json
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
 from domain.ids import Address
 from domain.l1 import L1Config, L1Error
@@ -154,7 +154,7 @@ class L1Beside:
         if self._fund is None:
             return _wrong(404, "There is no faucet: this L1 is not an embedded development chain.")
         try:
-            asked = json.loads(body)
+            asked = outside_json.parse(body)
             address = Address(bytes.fromhex(str(asked["address"]).removeprefix("0x")))
             amount = int(asked["amount_nano"])
             if len(address) != 20 or amount < 0:

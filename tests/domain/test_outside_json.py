@@ -52,7 +52,7 @@ def test_a_document_is_read_as_python_reads_it(
 )
 def test_what_nests_too_deeply_or_is_none_is_refused_and_ends_nothing(text: str) -> None:
     """A `ValueError`, whatever the interpreter's own limit is."""
-    with pytest.raises(ValueError, match="deeper|Unterminated|Expecting"):
+    with pytest.raises(ValueError, match=r"deeper|Unterminated|Expecting"):
         parse(text)
 
 

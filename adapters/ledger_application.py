@@ -172,9 +172,10 @@ class LedgerApplication(Application[UUID]):
         The step was decided from the head as the recorder knows it; ``height`` is the one it was
         decided for, where other threads make the recorder catch up too.
 
-        On ``IntegrityError`` another commit took the height; on an error of the log or the index
-        it failed, or it is not certain that it did. Either way the cache is empty now, and the
-        caller drops its own states, catches up and runs the step again.
+        On ``IntegrityError`` another commit took the height, or others follow ours already; on an
+        error of the log or the index it failed, or it is not certain that it did. Either way the
+        cache is empty now, and the caller drops its own states and catches up before it decides
+        again.
         """
         wrapped = [
             LedgerEvent(UUID(bytes=each.aggregate), each.version, each.event) for each in events
@@ -190,7 +191,13 @@ class LedgerApplication(Application[UUID]):
         except PersistenceError:
             self.forget()
             raise
-        return self._ledger.head()
+        head = self._ledger.head()
+        if height is not None and head.height != height:
+            # A rival that decides the same writes the same bytes: its commit was ours, and it has
+            # gone on from it. States that are loaded now would be of a later height than the rest.
+            self.forget()
+            raise IntegrityError(f"height {height} counts, and so does {head.height}")
+        return head
 
     def save(self, *objs: Any, **kwargs: Any) -> list[Recording[UUID]]:
         """The library's ``save``, telling events and states apart by type.

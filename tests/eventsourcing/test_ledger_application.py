@@ -113,6 +113,20 @@ def test_after_a_lost_race_no_state_is_left_in_the_cache() -> None:
     assert len(ledger.leaves()) == 3
 
 
+def test_a_commit_that_a_rival_wrote_alike_and_went_on_from_leaves_no_state_behind() -> None:
+    """The same bytes count once; what is decided next must not mix two heights."""
+    ledger, log = memory_ledger()
+    application, _, _ = made(ledger, log)
+    rival, _, _ = made(ledger, ledger.open_log())
+    rival.commit([emitted(ONE, 1)], [Versioned(ONE, 1, 1)], HEADER, height=0)
+    rival.commit([emitted(ONE, 2, 100)], [Versioned(ONE, 2, 101)], HEADER, height=1)
+    with pytest.raises(IntegrityError, match="and so does 1"):
+        application.commit([emitted(ONE, 1)], [Versioned(ONE, 1, 1)], HEADER, height=0)
+    assert application.cached() == {}
+    assert application.load(ONE) == Versioned(ONE, 2, 101)
+    assert len(ledger.leaves()) == 2
+
+
 def test_after_a_failed_append_no_state_is_left_in_the_cache() -> None:
     """Whether it is on the log or not is for the next reading to tell."""
     ledger, log = memory_ledger()

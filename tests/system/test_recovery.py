@@ -172,8 +172,10 @@ def test_of_two_workers_that_decide_at_the_same_time_one_wins_each_height() -> N
     check_same(system)
     noise = audit(system.network, log).reports[0].noise
     losers = system.seats[MARKET].worker
-    # The same decision from the same head is the same record to the byte: then both have won.
-    assert noise == losers.lost_races + losers.commits - 1 > 40
+    # The same decision from the same head is the same record to the byte: then both have won, and
+    # the second one is noise all the same. Only where the rival had nothing to write it is not.
+    appended = losers.lost_races + losers.commits
+    assert appended >= noise >= appended - 1 > 40
     assert losers.lost_races > 0
     assert rival.lost_races == 0
     rival.close()

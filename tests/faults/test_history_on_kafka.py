@@ -52,6 +52,7 @@ from tests.support.kafka_proxy import (
     Do,
     Fault,
     SeededPlan,
+    every_produce,
     proxied,
     undisturbed,
 )
@@ -318,8 +319,14 @@ def test_what_clients_of_a_real_broker_were_told_is_so(
             market = Running(town.work, clients_done, tmp_path / "market.db")
             inputs = [Running(town.read_inputs, inputs_done, 100 + n) for n in range(2)]
             ledger = Running(town.read_ledger, ledger_done, 200)
+            # No answer arrives until somebody is in doubt: on a fast machine dice are not enough.
+            proxy.plan = every_produce(Fault(do=Do.DROP_ANSWER), client="client-")
+            clients = [Running(town.trade, p, n) for n, p in enumerate(people)]
+            until_s = time.monotonic() + 20
+            while time.monotonic() < until_s and not town.in_doubt():
+                time.sleep(0.05)
             proxy.plan = SeededPlan(1, FAULTS, share=0.35)
-            for client in [Running(town.trade, p, n) for n, p in enumerate(people)]:
+            for client in clients:
                 client.end()
             injected = sum(proxy.injected.values())
             proxy.plan = undisturbed

@@ -15,8 +15,8 @@ def test_the_audit_bench_stands_beside_the_metering_and_the_bare_libraries() -> 
     """By CPU time, in one run; no more can be hashed or verified than the library does."""
     figures = bench_audit(Shape(BenchLog.SQLITE, 100, Encoding.LONG, 60_000))
     assert figures["share_of_metering_rate"] > 0
-    assert 0 < figures["hashed_mb_share"] <= 1.2
-    assert 0 < figures["signatures_share"] <= 1.2
+    assert 0 < figures["hashed_mb_share"] <= 2
+    assert 0 < figures["signatures_share"] <= 2
     if LONG:
         more = bench_audit(Shape(BenchLog.SQLITE, 100, Encoding.LONG, 1_200_000))
         # Twenty times the log; a shard's memory is its leases and a commit's inputs.

@@ -6,7 +6,7 @@ that has lost its replicas; reads go on. kafka-python's own queue has no bound, 
 
 from __future__ import annotations
 
-import gc
+import multiprocessing
 import threading
 import time
 import urllib.error
@@ -26,7 +26,6 @@ from adapters.cli_client import Api, speaker_of
 from adapters.ed25519 import Signer
 from adapters.kafka_log import KafkaLog
 from adapters.roles_genesis import network_of
-from adapters.roles_memory import settle
 from domain.account import AccountOpened, OpenAccount
 from domain.commit import TELEMETRY_TOPIC, Ledger
 from domain.ids import Address
@@ -108,29 +107,52 @@ class Crowd:
 _NAMES = ("log_unavailable", "append_unknown")
 
 
+def pour(bootstrap: str, ready: Any, stop: Any, offered: Any, unknown: Any) -> None:
+    """Append telemetry without end; in a process of its own, whose memory is then its own too."""
+    with closing(KafkaLog(bootstrap, client_id="firehose", append_timeout_s=2.0)) as log:
+        log.partitions(TELEMETRY_TOPIC)
+        ready.set()
+        while not stop.is_set():
+            offered.value += sum(map(len, CHUNK))
+            try:
+                log.append_many(TELEMETRY_TOPIC, 0, CHUNK)
+            except AppendUnknown:
+                unknown.value += 1
+
+
 class Firehose:
     """A producer of telemetry that always has more: how much the log took off its hands."""
 
     def __init__(self, bootstrap: str) -> None:
-        self.offered = self.unknown = 0
-        self._stop = threading.Event()
-        self._log = KafkaLog(bootstrap, client_id="firehose", append_timeout_s=2.0)
-        self._thread = threading.Thread(target=self._pour, daemon=True)
-        self._thread.start()
+        spawn = multiprocessing.get_context("spawn")
+        ready, self._stop = spawn.Event(), spawn.Event()
+        self._offered, self._unknown = spawn.Value("q", 0), spawn.Value("q", 0)
+        self._process = spawn.Process(
+            target=pour, args=(bootstrap, ready, self._stop, self._offered, self._unknown)
+        )
+        self._process.start()
+        assert ready.wait(60)
+        self.size = psutil.Process(self._process.pid).memory_info().rss
 
-    def _pour(self) -> None:
-        with closing(self._log):
-            while not self._stop.is_set():
-                self.offered += sum(map(len, CHUNK))
-                try:
-                    self._log.append_many(TELEMETRY_TOPIC, 0, CHUNK)
-                except AppendUnknown:
-                    self.unknown += 1
+    def grown(self) -> int:
+        """Bytes of memory more than at its start."""
+        return psutil.Process(self._process.pid).memory_info().rss - self.size
+
+    @property
+    def offered(self) -> int:
+        """Bytes that it has given to the log."""
+        return int(self._offered.value)
+
+    @property
+    def unknown(self) -> int:
+        """Appends of which it does not know what became."""
+        return int(self._unknown.value)
 
     def leave(self) -> None:
         """End after the append that is on its way."""
         self._stop.set()
-        self._thread.join(60)
+        self._process.join(60)
+        assert self._process.exitcode == 0
 
 
 def wire_of(town: Deployment, name: str) -> tuple[bytes, Any]:
@@ -161,15 +183,11 @@ def test_while_a_broker_refuses_writes_memory_is_bounded_and_everyone_is_told(
     place.key("cli")
     before = {name: psutil.Process(role.pid) for name, role in place.running.items()}
     sizes = {name: each.memory_info().rss for name, each in before.items()}
-    here = psutil.Process()
 
     proxy.plan = every_produce(Fault(do=Do.REFUSE, code=NOT_ENOUGH_REPLICAS))
     began = time.monotonic()
-    # As a role does once it has recovered: in a process full of other tests' objects the collector
-    # of cycles would come round too seldom to say anything of the producer's own memory.
-    settle()
-    crowd, hose = Crowd(url, wire), Firehose(proxy.bootstrap)
-    own = here.memory_info().rss
+    hose = Firehose(proxy.bootstrap)
+    crowd = Crowd(url, wire)
     told: list[Said] = [place.ask("account", "open", "--key", place.key("cli"))]
     slowest = 0.0
     while time.monotonic() - began < REFUSED_S:
@@ -178,11 +196,10 @@ def test_while_a_broker_refuses_writes_memory_is_bounded_and_everyone_is_told(
         slowest = max(slowest, time.monotonic() - asked)
         time.sleep(0.5)
     growth = {name: each.memory_info().rss - sizes[name] for name, each in before.items()}
-    growth["telemetry producer"] = here.memory_info().rss - own
+    growth["telemetry producer"] = hose.grown()
     print({name: f"{grown / 2**20:.1f} MiB" for name, grown in growth.items()}, slowest)
     crowd.leave()
     hose.leave()
-    gc.unfreeze()
     refused = proxy.injected[Do.REFUSE]
     proxy.plan = undisturbed
 

@@ -52,5 +52,5 @@ def test_the_growth_bench_compares_a_part_with_the_whole() -> None:
 def test_the_hashing_bench_stands_beside_the_bare_libraries() -> None:
     """Nobody hashes or verifies faster than the library below it."""
     found = figures("hashing", "--records", "128")
-    assert 0 < found["sha256_of_limit"] <= 1.2
-    assert 0 < found["signatures_of_limit"] <= 1.2
+    assert 0 < found["sha256_of_limit"] <= 2
+    assert 0 < found["signatures_of_limit"] <= 2

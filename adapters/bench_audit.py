@@ -36,7 +36,7 @@ from domain.genesis import Genesis
 from domain.ids import Hash32
 from domain.merkle import MerkleTree
 from domain.ports import Log, LogRecord
-from domain.signed import Signed, preimage
+from domain.signed import Signed, message_of
 
 READ_BYTES: Final = 4 * 1024 * 1024
 _TWO_DIGESTS: Final = bytes(65)
@@ -178,15 +178,7 @@ def _check(
     for record in records:
         signed = codec.open_signed(record.value)
         if isinstance(signed, Signed):
-            message = preimage(
-                signed.genesis,
-                signed.kind,
-                signed.key,
-                signed.session,
-                signed.number,
-                signed.schema,
-                signed.payload,
-            )
+            message = message_of(signed)
             asked.append((signed.key, message, signed.signature))
     keys = {key: Ed25519PublicKey.from_public_bytes(key) for key, _, _ in asked}
     began = time.process_time()

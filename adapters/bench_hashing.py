@@ -28,7 +28,7 @@ from domain.chain import Counted
 from domain.commit import Ledger, RunDigest, pack_bulk, part_of, seal
 from domain.invariant import invariant
 from domain.ports import LogRecord
-from domain.signed import Signed, preimage
+from domain.signed import Signed, message_of
 
 ROUNDS: Final = 5
 RECORDS_A_COMMIT: Final = 64
@@ -44,7 +44,7 @@ def bench_hashing(rows: int, records: int) -> dict[str, Any]:
     values = list(signed_batches(shape, start_us, network.hash, 0, records))
     codec = network.codec
     opened = [_signed(codec.open_signed(value)) for value in values]
-    messages = [_preimage(signed) for signed in opened]
+    messages = [message_of(signed) for signed in opened]
     keys = [Ed25519PublicKey.from_public_bytes(signed.key) for signed in opened]
     commits = [
         _commit(values[at : at + RECORDS_A_COMMIT]) for at in range(0, records, RECORDS_A_COMMIT)
@@ -71,7 +71,7 @@ def bench_hashing(rows: int, records: int) -> dict[str, Any]:
     def our_signatures() -> None:
         for value in values:
             signed = _signed(codec.open_signed(value))
-            holds = verify(signed.key, _preimage(signed), signed.signature)
+            holds = verify(signed.key, message_of(signed), signed.signature)
             invariant(holds, "the signature holds")
 
     size = 2 * sum(map(len, values))
@@ -103,18 +103,6 @@ def _signed(opened: Any) -> Signed:
     invariant(isinstance(opened, Signed), "a batch of ours is a signed record")
     assert isinstance(opened, Signed)
     return opened
-
-
-def _preimage(signed: Signed) -> bytes:
-    return preimage(
-        signed.genesis,
-        signed.kind,
-        signed.key,
-        signed.session,
-        signed.number,
-        signed.schema,
-        signed.payload,
-    )
 
 
 def _commit(values: list[bytes]) -> Counted:

@@ -22,7 +22,7 @@ from domain.refusal import (
     WRONG_NETWORK,
     Refused,
 )
-from domain.signed import Signed, Verifier, preimage
+from domain.signed import Signed, Verifier, message_of
 
 COMMAND_WINDOW: Final = 1024
 TELEMETRY_WINDOW: Final = 64
@@ -55,15 +55,7 @@ def open_input(
     payload = codec.open_payload(signed)
     if isinstance(payload, Refused):
         return payload
-    message = preimage(
-        signed.genesis,
-        signed.kind,
-        signed.key,
-        signed.session,
-        signed.number,
-        signed.schema,
-        signed.payload,
-    )
+    message = message_of(signed)
     if not verify(signed.key, message, signed.signature):
         return Refused(BAD_SIGNATURE, signed.key.hex())
     if signed.genesis != genesis_hash:

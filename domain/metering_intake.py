@@ -20,7 +20,7 @@ from domain.gate import Opened
 from domain.invariant import invariant
 from domain.ports import LogRecord
 from domain.refusal import BAD_SIGNATURE, OVERSIZE, WRONG_NETWORK, Refused
-from domain.signed import Signed, Verifier, preimage
+from domain.signed import Signed, Verifier, message_of
 from domain.telemetry import Batch, BatchBytes
 
 RECORDS_AT_ONCE: Final = 256
@@ -94,7 +94,7 @@ class Intake:
         signed = [each for each in envelopes if isinstance(each, Signed)]
         payloads = self._payloads(signed)
         messages = [
-            b"" if isinstance(payload, Refused) else _message(each)
+            b"" if isinstance(payload, Refused) else message_of(each)
             for each, payload in zip(signed, payloads, strict=True)
         ]
         # What is refused already asks for no signature; its message is empty.
@@ -158,15 +158,3 @@ class Intake:
 def _name(kind: Any) -> str:
     name: str = kind.NAME
     return name
-
-
-def _message(signed: Signed) -> bytes:
-    return preimage(
-        signed.genesis,
-        signed.kind,
-        signed.key,
-        signed.session,
-        signed.number,
-        signed.schema,
-        signed.payload,
-    )

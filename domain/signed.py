@@ -44,6 +44,19 @@ def preimage(
     )
 
 
+def message_of(signed: Signed) -> bytes:
+    """The bytes that the signature of a record is over."""
+    return preimage(
+        signed.genesis,
+        signed.kind,
+        signed.key,
+        signed.session,
+        signed.number,
+        signed.schema,
+        signed.payload,
+    )
+
+
 class Verifier(Protocol):
     """Checks Ed25519 signatures."""
 

@@ -30,7 +30,7 @@ from adapters.api_problems import (
 from adapters.read_model import ReadModel
 from domain.codec import Codec
 from domain.commit import COMMANDS_TOPIC, Ledger
-from domain.gate import Opened, open_input
+from domain.gate import Opened, for_network, open_input
 from domain.genesis import Genesis
 from domain.ids import shard_of
 from domain.ledger import Tick
@@ -141,15 +141,12 @@ class Gate:
         return opened, shards.pop()
 
     def _open(self, value: bytes, size_max: int) -> Opened:
-        opened = open_input(
-            value,
-            size_max=size_max,
-            genesis_hash=self.genesis_hash,
-            codec=self.codec,
-            verify=self.verify,
-        )
+        opened = open_input(value, size_max=size_max, codec=self.codec, verify=self.verify)
         if isinstance(opened, Refused):
             raise Problem.refused(opened)
+        wrong = for_network(opened.signed, self.genesis_hash)
+        if wrong is not None:
+            raise Problem.refused(wrong)
         return opened
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import resources
 from typing import Any, Final, TypeVar
 
@@ -17,15 +17,15 @@ from domain import ids
 from domain.codec import CodecError
 from domain.record import RECORDS
 from domain.refusal import (
+    ARRAY_TOO_LONG,
     MALFORMED,
-    OUT_OF_RANGE,
     TRAILING_BYTES,
     UNKNOWN_ENVELOPE,
     UNKNOWN_SCHEMA,
     Refused,
 )
 from domain.signed import Signed
-from schemas.compiled import Compiler, Trailing
+from schemas.compiled import Compiler, TooLong, Trailing
 from schemas.derive import Fixed, Underivable, Widths, fingerprint, schema_of
 from schemas.lock import Lock, committed
 from schemas.longs import Malformed
@@ -58,7 +58,6 @@ WIDTHS: Final[Widths] = {
     ids.Wide: Fixed("Wide", 16, integer=True),
 }
 
-SIGNATURE_BYTES: Final = 64
 _FRAME_MAGIC: Final = b"\x00"
 _FRAME_BYTES: Final = 5
 
@@ -125,12 +124,10 @@ class AvroCodec:
         return made
 
     def decode(self, kind: type[R], data: bytes) -> R:
-        read = self._read.get(kind) or self._compile(kind).read
         try:
-            made: R = read(data)
+            return self._reader(kind)(data)
         except Malformed as reason:
             raise CodecError(f"{kind.__name__}: {reason}") from None
-        return made
 
     def number(self, kind: type[Any]) -> int:
         if kind not in self._numbers:
@@ -155,24 +152,30 @@ class AvroCodec:
             if value[:_FRAME_BYTES] != self._frame:
                 return Refused(UNKNOWN_ENVELOPE, f"frame {value[:_FRAME_BYTES].hex()}")
             value = value[_FRAME_BYTES:]
-        signed = self._open(Signed, value)
-        if isinstance(signed, Refused):
-            return signed
-        if len(signed.signature) != SIGNATURE_BYTES:
-            return Refused(OUT_OF_RANGE, f"signature of {len(signed.signature)} bytes")
-        if signed.session < 0:
-            return Refused(OUT_OF_RANGE, f"session {signed.session}")
-        if signed.number < 0:
-            return Refused(OUT_OF_RANGE, f"number {signed.number}")
-        return signed
+        trailing = None
+        try:
+            signed = self._reader(Signed)(value)
+        except Trailing as reason:
+            # An unknown schema is named before the bytes after the record that names it.
+            trailing = Refused(TRAILING_BYTES, str(reason))
+            signed = self._reader(Signed)(value[: -reason.left])
+        except Malformed as reason:
+            return Refused(MALFORMED, str(reason))
+        kind = self._kind_of(signed)
+        return kind if isinstance(kind, Refused) else trailing or signed
 
     def open_payload(self, signed: Signed) -> Any | Refused:
-        kind = self._by_fingerprint.get(signed.schema)
-        if kind is None:
-            return Refused(UNKNOWN_SCHEMA, signed.schema.hex())
-        if signed.kind != kind.NAME:
-            return Refused(MALFORMED, f"the schema is that of {kind.NAME}")
-        return self._open(kind, signed.payload)
+        kind = self._kind_of(signed)
+        if isinstance(kind, Refused):
+            return kind
+        try:
+            return self._reader(kind)(signed.payload)
+        except Trailing as reason:
+            return Refused(TRAILING_BYTES, str(reason))
+        except TooLong as reason:
+            return Refused(ARRAY_TOO_LONG, str(reason))
+        except Malformed as reason:
+            return Refused(MALFORMED, str(reason))
 
     def encode_frame(self, signed: Signed, *, confluent: bool) -> bytes:
         """The value of an input record as producers send it; bare Avro or in the frame."""
@@ -180,15 +183,18 @@ class AvroCodec:
             return self.encode(signed)
         return _FRAME_MAGIC + self.number(Signed).to_bytes(4, "big") + self.encode(signed)
 
-    def _open(self, kind: type[R], data: bytes) -> R | Refused:
-        read = self._read.get(kind) or self._compile(kind).read
-        try:
-            made: R = read(data)
-        except Trailing as reason:
-            return Refused(TRAILING_BYTES, str(reason))
-        except Malformed as reason:
-            return Refused(MALFORMED, str(reason))
-        return made
+    def _kind_of(self, signed: Signed) -> type[Any] | Refused:
+        """The payload's record type by its fingerprint, which must bear the name that is said."""
+        kind = self._by_fingerprint.get(signed.schema)
+        if kind is None:
+            return Refused(UNKNOWN_SCHEMA, signed.schema.hex())
+        if signed.kind != kind.NAME:
+            return Refused(MALFORMED, f"the schema is that of {kind.NAME}")
+        return kind
+
+    def _reader(self, kind: type[R]) -> Callable[[bytes], R]:
+        read: Callable[[bytes], R] = self._read.get(kind) or self._compile(kind).read
+        return read
 
     def _compile(self, kind: type[Any]) -> Any:
         if kind not in self._fingerprints:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from domain import market, metering
-from domain.judging import COMMAND, ROWS, TELEMETRY, Stage
+from domain.judging import COMMAND, NUMBER, ROWS, TELEMETRY, TICK, Stage
 from domain.refusal import CODES
 
 _PARTS: Final = {
@@ -31,6 +31,8 @@ Records are judged in the order below, and of several faults the first is answer
 *counted* touches nobody's number: it costs one line for each code and commit, with a digest over
 the records' offsets. An *event* is final for its number: the same bytes again get the same answer,
 in every worker and after every restart.
+
+Of one payload the first byte that is wrong answers: there decoding ends.
 """
 
 
@@ -42,6 +44,8 @@ def page() -> str:
         _HEAD,
         "## How a command is judged\n",
         _stages(COMMAND),
+        "## How a tick is judged\n",
+        _stages(TICK),
         "## How a batch of telemetry is judged\n",
         _stages(TELEMETRY),
         "Of an accepted batch each row is judged alone, in this order: "
@@ -55,10 +59,13 @@ def page() -> str:
 
 def _stages(stages: Sequence[Stage]) -> str:
     rows = ["| | judged | refused as | |", "|---|---|---|---|"]
+    new = False
     for place, stage in enumerate(stages, 1):
+        new = new or stage is NUMBER
         codes = ", ".join(f"{code.number} `{code.name}`" for code in stage.codes)
+        event = "event" if new else "event if the number is new, else counted"
         rows.append(
-            f"| {place} | {stage.judges} | {codes} | {'event' if stage.answered else 'counted'} |"
+            f"| {place} | {stage.judges} | {codes} | {event if stage.answered else 'counted'} |"
         )
     return "\n".join(rows) + "\n"
 

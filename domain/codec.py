@@ -38,9 +38,16 @@ class Codec(Protocol):
         ...
 
     def open_signed(self, value: bytes) -> Signed | Refused:
-        """The ``Signed`` on the wire: bare Avro or Confluent frame; never raises."""
+        """The ``Signed`` on the wire, bare Avro or Confluent frame, of a schema that is known.
+
+        Of several faults the first: framing, Avro, schema, its name, bytes after the record. Never
+        raises.
+        """
         ...
 
     def open_payload(self, signed: Signed) -> Any | Refused:
-        """The payload by its fingerprint, strictly decoded; never raises."""
+        """The payload by its fingerprint, strictly decoded; never raises.
+
+        An array that says it has more items than the bytes could hold is ``ARRAY_TOO_LONG``.
+        """
         ...

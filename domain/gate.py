@@ -1,7 +1,8 @@
 """The gate: who is heard, in a fixed order, and how a number is answered once (design 3).
 
-Order: size cap → envelope → schema → strict payload → signature → network → key → kind →
-sequence → domain rules. Refusals up to and including the signature touch nobody's number.
+Order: size cap → envelope → schema → bytes to the end → strict payload → ranges → signature → key
+→ network → kind → shard → number → domain rules; ``domain/judging.py`` has it as a table. Refusals
+up to and including the kind touch nobody's number.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import Any, Final
 
 from domain.codec import Codec
 from domain.refusal import (
+    ARRAY_TOO_LONG,
     BAD_SIGNATURE,
+    OUT_OF_RANGE,
     OVERSIZE,
     SEQUENCE_CONFLICT,
     SEQUENCE_TOO_OLD,
@@ -27,11 +30,12 @@ from domain.signed import Signed, Verifier, message_of
 COMMAND_WINDOW: Final = 1024
 TELEMETRY_WINDOW: Final = 64
 SESSIONS_KEPT: Final = 2
+SIGNATURE_BYTES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An input that is validly signed for this network, and its payload."""
+    """An input that is validly signed, by whom and for which network ever, and its payload."""
 
     signed: Signed
     payload: Any
@@ -43,23 +47,42 @@ class Opened:
         return hashlib.sha256(self.message).digest()
 
 
-def open_input(
-    value: bytes, *, size_max: int, genesis_hash: bytes, codec: Codec, verify: Verifier
-) -> Opened | Refused:
-    """Judge a record up to its network; everything after needs the state of a ledger."""
+def within_range(signed: Signed, payload: Any) -> Any | Refused:
+    """The payload as it was opened, or the first refusal of its bytes and the envelope's ranges.
+
+    What the payload's bytes are refused for comes first, but for an array's count beyond them.
+    """
+    if isinstance(payload, Refused) and payload.code is not ARRAY_TOO_LONG:
+        return payload
+    if len(signed.signature) != SIGNATURE_BYTES:
+        return Refused(OUT_OF_RANGE, f"signature of {len(signed.signature)} bytes")
+    if signed.session < 0:
+        return Refused(OUT_OF_RANGE, f"session {signed.session}")
+    if signed.number < 0:
+        return Refused(OUT_OF_RANGE, f"number {signed.number}")
+    return payload
+
+
+def for_network(signed: Signed, genesis_hash: bytes) -> Refused | None:
+    """The refusal of what is signed for another network."""
+    if signed.genesis == genesis_hash:
+        return None
+    return Refused(WRONG_NETWORK, f"signed for {signed.genesis.hex()}")
+
+
+def open_input(value: bytes, *, size_max: int, codec: Codec, verify: Verifier) -> Opened | Refused:
+    """Judge a record up to its signature; whose key it is needs the state of a ledger."""
     if len(value) > size_max:
         return Refused(OVERSIZE, f"{len(value)} bytes, at most {size_max}")
     signed = codec.open_signed(value)
     if isinstance(signed, Refused):
         return signed
-    payload = codec.open_payload(signed)
+    payload = within_range(signed, codec.open_payload(signed))
     if isinstance(payload, Refused):
         return payload
     message = message_of(signed)
     if not verify(signed.key, message, signed.signature):
         return Refused(BAD_SIGNATURE, signed.key.hex())
-    if signed.genesis != genesis_hash:
-        return Refused(WRONG_NETWORK, f"signed for {signed.genesis.hex()}")
     return Opened(signed, payload, message)
 
 

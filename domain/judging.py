@@ -27,6 +27,7 @@ from domain.readings import (
     UNKNOWN_NODE,
 )
 from domain.refusal import (
+    ARRAY_TOO_LONG,
     BAD_SIGNATURE,
     KEY_ROLE,
     MALFORMED,
@@ -56,36 +57,53 @@ class Stage:
     name: str
     judges: str
     codes: tuple[Code, ...]
-    #: Whether the refusal is an event, final for the number; else it is counted.
+    #: Whether the refusal is an event, final for a number that was new; else it is counted.
     answered: bool = False
 
 
-_FRAMES: Final = (
+#: What is judged without any state.
+_BYTES: Final = (
     Stage(name="size", judges="the bytes of the record", codes=(OVERSIZE,)),
     Stage(name="framing", judges="the first byte", codes=(UNKNOWN_ENVELOPE,)),
-    Stage(name="envelope", judges="the Avro of `Signed`", codes=(MALFORMED, TRAILING_BYTES)),
-    Stage(name="range", judges="signature's length, session, number", codes=(OUT_OF_RANGE,)),
+    Stage(name="envelope", judges="the Avro of `Signed`", codes=(MALFORMED,)),
     Stage(name="schema", judges="the fingerprint", codes=(UNKNOWN_SCHEMA,)),
     Stage(name="name", judges="whether `kind` is that schema's name", codes=(MALFORMED,)),
-    Stage(name="payload", judges="the Avro of the payload", codes=(MALFORMED, TRAILING_BYTES)),
+    Stage(
+        name="end", judges="whether the record ends where `Signed` does", codes=(TRAILING_BYTES,)
+    ),
+    Stage(name="payload", judges="the Avro of the payload", codes=(TRAILING_BYTES, MALFORMED)),
+    Stage(name="range", judges="signature's length, session, number", codes=(OUT_OF_RANGE,)),
+    Stage(name="arrays", judges="counts of the payload's arrays", codes=(ARRAY_TOO_LONG,)),
     Stage(name="signature", judges="Ed25519 over the preimage", codes=(BAD_SIGNATURE,)),
-    Stage(name="network", judges="the genesis hash", codes=(WRONG_NETWORK,)),
+)
+_NETWORK: Final = Stage(name="network", judges="the genesis hash", codes=(WRONG_NETWORK,))
+#: Then whose it is; what is refused up to here touches nobody's number.
+_FRAMES: Final = (
+    *_BYTES,
     Stage(
         name="key",
         judges="the key, at the market height that this ledger has consumed",
         codes=(UNKNOWN_KEY, REVOKED_KEY),
     ),
+    _NETWORK,
     Stage(name="kind", judges="whether such records belong here", codes=(WRONG_KIND,)),
-    Stage(
-        name="number",
-        judges="session and number; a repeat gets its first answer",
-        codes=(SESSION_TOO_OLD, SESSION_IN_FUTURE, SEQUENCE_TOO_OLD, SEQUENCE_CONFLICT),
-    ),
+)
+NUMBER: Final = Stage(
+    name="number",
+    judges="number and session; a repeat gets its first answer",
+    codes=(SEQUENCE_CONFLICT, SEQUENCE_TOO_OLD, SESSION_TOO_OLD, SESSION_IN_FUTURE),
 )
 
+#: Of a tick, in any topic; it has no number of its own, since a time that was told moves nothing.
+TICK: Final = (
+    *_BYTES,
+    Stage(name="clock", judges="whether the key is a clock's of the genesis", codes=(KEY_ROLE,)),
+    _NETWORK,
+)
 #: Of a command; then the rules of its kind.
 COMMAND: Final = (
     *_FRAMES,
+    NUMBER,
     Stage(
         name="role",
         judges="what the key may do, then the rules of the command (3xx to 6xx, 8xx)",
@@ -96,13 +114,15 @@ COMMAND: Final = (
 #: Of a batch of telemetry as a whole.
 TELEMETRY: Final = (
     *_FRAMES,
-    Stage(name="nodes", judges="whether nodes are listed", codes=(NO_NODE,), answered=True),
     Stage(
         name="shard",
-        judges="each listed node in turn",
-        codes=(WRONG_SHARD, UNKNOWN_NODE),
+        judges="whether each listed node is of this shard",
+        codes=(WRONG_SHARD,),
         answered=True,
     ),
+    NUMBER,
+    Stage(name="nodes", judges="whether nodes are listed", codes=(NO_NODE,), answered=True),
+    Stage(name="known", judges="each listed node in turn", codes=(UNKNOWN_NODE,), answered=True),
     Stage(name="role", judges="whom the key speaks for", codes=(KEY_ROLE,), answered=True),
     Stage(name="rows", judges="how many there are", codes=(TOO_MANY_ROWS,), answered=True),
     Stage(name="columns", judges="their lengths", codes=(UNEQUAL_COLUMNS,), answered=True),

@@ -27,6 +27,7 @@ from domain.refusal import (
     REVOKED_KEY,
     UNKNOWN_KEY,
     WRONG_KIND,
+    Code,
     Refused,
 )
 from domain.signed import Verifier
@@ -112,16 +113,17 @@ class Market(Processor):
             ),
         )
 
+    def key_fault(self, opened: Opened) -> Code | None:
+        """A key that nobody registered may only open an account."""
+        holder = self.folds.keys.holder(opened.signed.key)
+        if holder is None:
+            return None if isinstance(opened.payload, OpenAccount) else UNKNOWN_KEY
+        return REVOKED_KEY if holder.revoked else None
+
     def handle(self, opened: Opened, source: Source, record: LogRecord) -> None:
         """Answer a command: once, with an event, in the order of design 3."""
         signed = opened.signed
         handler = HANDLERS.get(type(opened.payload))
-        holder = self.folds.keys.holder(signed.key)
-        if holder is None and isinstance(opened.payload, OpenAccount):
-            holder = Holder.newcomer(signed.key)
-        if holder is None or holder.revoked:
-            self.unit.count((UNKNOWN_KEY if holder is None else REVOKED_KEY).number, record.offset)
-            return
         if handler is None:
             self.unit.count(WRONG_KIND.number, record.offset)
             return
@@ -137,6 +139,7 @@ class Market(Processor):
         if isinstance(verdict, Refused):
             self.unit.count(verdict.code.number, record.offset)
             return
+        holder = self.folds.keys.holder(signed.key) or Holder.newcomer(signed.key)
         request = Request(opened.payload, holder, signed.key, signed.session, signed.number)
         before = len(self.unit.events)
         said = handler(self, request)

@@ -53,6 +53,7 @@ from domain.refusal import (
     UNKNOWN_KEY,
     WRONG_KIND,
     WRONG_SHARD,
+    Code,
     Refused,
 )
 from domain.signed import Signed, Verifier
@@ -143,7 +144,7 @@ class Metering(Processor):
         self.resources = [row.resource for row in genesis.catalogue]
         self.row_of = {name: i for i, name in enumerate(self.resources)}
         self.readings = ColumnReadings(metered) if readings is None else readings
-        self._intake = Intake(genesis_hash, codec, verify, verify_many)
+        self._intake = Intake(codec, verify, verify_many)
         self.coverage = Coverage(UsageWindows(self.parameters.usage_window_us))
         self.nodes: dict[bytes, MeteredNode] = {}
         self._numbers = 0
@@ -179,23 +180,21 @@ class Metering(Processor):
                 judged, tick = self.tick_of(found)
                 for items, _ in enumerate(self.advance(self.time_of(source, record, tick)), 1):
                     yield done, items
-                if isinstance(judged, Refused):
-                    self.unit.count(judged.code.number, record.offset)
-                elif tick is None:
-                    self.handle(judged, source, record)
+                if tick is None:
+                    self.hear(judged, source, record)
                 done += 1
                 yield done, 0
 
-    def handle(self, opened: Opened, source: Source, record: LogRecord) -> None:
-        """Judge a batch: its key, its number, its nodes, its columns, its rows."""
-        signed, payload = opened.signed, opened.payload
-        key = self.keys.get(signed.key)
+    def key_fault(self, opened: Opened) -> Code | None:
+        """By what the market has told up to the height that this shard has consumed."""
+        key = self.keys.get(opened.signed.key)
         if key is None:
-            self.unit.count(UNKNOWN_KEY.number, record.offset)
-            return
-        if key.withdrawn:
-            self.unit.count(REVOKED_KEY.number, record.offset)
-            return
+            return UNKNOWN_KEY
+        return REVOKED_KEY if key.withdrawn else None
+
+    def handle(self, opened: Opened, source: Source, record: LogRecord) -> None:
+        """Judge a batch: its shard, its number, its nodes, its columns, its rows."""
+        signed, payload = opened.signed, opened.payload
         if isinstance(payload, Columns):
             batch = payload
         elif isinstance(payload, Batch | BatchBytes):
@@ -203,6 +202,7 @@ class Metering(Processor):
         else:
             self.unit.count(WRONG_KIND.number, record.offset)
             return
+        elsewhere = self._elsewhere(batch)
         verdict = self._sequences.judge(
             signed.key,
             signed.session,
@@ -213,13 +213,14 @@ class Metering(Processor):
         if isinstance(verdict, Repeat):
             return
         if isinstance(verdict, Refused):
-            self.unit.count(verdict.code.number, record.offset)
+            # Of a batch for another shard that is said, whatever its number is refused for.
+            self.unit.count((elsewhere or verdict).code.number, record.offset)
             return
-        listed = self._listed(batch, key)
+        listed = elsewhere or self._listed(batch, self.keys[signed.key])
         if isinstance(listed, Refused):
             self._refuse(signed, record, listed)
         else:
-            self._accept(signed, batch, key, listed, record)
+            self._accept(signed, batch, self.keys[signed.key], listed, record)
 
     def _refuse(self, signed: Signed, record: LogRecord, why: Refused) -> None:
         self.emit(
@@ -254,6 +255,15 @@ class Metering(Processor):
                 self._lists[ids] = found
         return found
 
+    def _elsewhere(self, batch: Columns) -> Refused | None:
+        """The refusal of a batch that lists a node of another shard; those known are of this."""
+        if self._nodes_of(batch.nodes) is not None:
+            return None
+        for id in batch.nodes:
+            if id not in self.nodes and (right := shard_of(id, self.shards)) != self.shard:
+                return Refused(WRONG_SHARD, f"node {id.hex()} is of shard {right}")
+        return None
+
     def _listed(self, batch: Columns, key: _Key) -> _Listed | Refused:
         """The nodes that a batch speaks for, or why it is refused as a whole."""
         if not batch.nodes:
@@ -261,9 +271,6 @@ class Metering(Processor):
         listed = self._nodes_of(batch.nodes)
         if listed is None:
             id = next(id for id in batch.nodes if id not in self.nodes)
-            right = shard_of(id, self.shards)
-            if right != self.shard:
-                return Refused(WRONG_SHARD, f"node {id.hex()} is of shard {right}")
             return Refused(UNKNOWN_NODE, id.hex())
         if key.number not in listed.speakers:
             for node in listed.nodes:

@@ -16,10 +16,10 @@ from domain.batch_columns import (
     read_long_columns_many,
 )
 from domain.codec import Codec
-from domain.gate import Opened
+from domain.gate import Opened, within_range
 from domain.invariant import invariant
 from domain.ports import LogRecord
-from domain.refusal import BAD_SIGNATURE, OVERSIZE, WRONG_NETWORK, Refused
+from domain.refusal import BAD_SIGNATURE, OVERSIZE, Refused
 from domain.signed import Signed, Verifier, message_of
 from domain.telemetry import Batch, BatchBytes
 
@@ -50,17 +50,10 @@ def stretches(records: Sequence[LogRecord]) -> Iterator[Sequence[LogRecord]]:
 
 
 class Intake:
-    """Opens records for one network."""
+    """Opens records of telemetry."""
 
-    def __init__(
-        self,
-        genesis_hash: bytes,
-        codec: Codec,
-        verify: Verifier,
-        verify_many: VerifyMany | None,
-    ) -> None:
+    def __init__(self, codec: Codec, verify: Verifier, verify_many: VerifyMany | None) -> None:
         """Without ``verify_many`` signatures are checked one after another."""
-        self._genesis_hash = genesis_hash
         self._codec = codec
         self._verify = verify
         self._verify_many = verify_many
@@ -124,13 +117,21 @@ class Intake:
         """The payload of each, or why it is refused; batches of longs are decoded together."""
         long = [s.payload for s in envelopes if (s.schema, s.kind) == self._long]
         columns = iter(read_long_columns_many(long, self._lists))
-        return [
+        found = [
             next(columns)
             if (signed.schema, signed.kind) == self._long
             else read_bytes_columns(signed.payload, self._lists)
             if (signed.schema, signed.kind) == self._bytes
-            else self._codec.open_payload(signed)
+            else None
             for signed in envelopes
+        ]
+        # Columns say that bytes are no batch; by which refusal is the codec's to say.
+        return [
+            within_range(
+                signed,
+                payload if isinstance(payload, Columns) else self._codec.open_payload(signed),
+            )
+            for signed, payload in zip(envelopes, found, strict=True)
         ]
 
     def _judged(
@@ -140,8 +141,6 @@ class Intake:
             return payload
         if not next(verdicts):
             return Refused(BAD_SIGNATURE, signed.key.hex())
-        if signed.genesis != self._genesis_hash:
-            return Refused(WRONG_NETWORK, f"signed for {signed.genesis.hex()}")
         return Opened(signed, payload, message)
 
     def reopen(self, value: bytes) -> Columns:

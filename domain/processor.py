@@ -26,13 +26,13 @@ from domain.commit import (
     RecordedEvent,
     unpack_event,
 )
-from domain.gate import Opened, open_input
+from domain.gate import Opened, for_network, open_input
 from domain.genesis import Genesis, Role, TimeSource
 from domain.ids import AggregateId, Hash32
 from domain.invariant import invariant
 from domain.ledger import RulesActivated, Tick
 from domain.ports import LogRecord
-from domain.refusal import KEY_ROLE, Refused
+from domain.refusal import KEY_ROLE, Code, Refused
 from domain.rules import Rules, rules_of
 from domain.signed import Verifier
 
@@ -262,8 +262,15 @@ class Processor:
         """The partitions it reads, in the order in which a turn reads them."""
         raise AssertionError("a processor names its sources")
 
+    def key_fault(self, opened: Opened) -> Code | None:
+        """Why the key that signed is not heard: nobody knows it, or it was revoked."""
+        raise AssertionError("a processor knows the keys of its inputs")
+
     def handle(self, opened: Opened, source: Source, record: LogRecord) -> None:
-        """Decide on a validly signed input that is no tick. Emits; a step never fails here."""
+        """Decide on an input of this network, by a key that is heard, that is no tick.
+
+        Emits; a step never fails here.
+        """
         raise AssertionError("a processor handles its inputs")
 
     def learn(self, commit: ForeignCommit, aggregate: bytes, event: Any) -> None:
@@ -321,15 +328,25 @@ class Processor:
         opened = open_input(
             record.value,
             size_max=self.parameters.input_bytes,
-            genesis_hash=self.genesis_hash,
             codec=self.codec,
             verify=self.verify,
         )
         opened, tick = self.tick_of(opened)
         yield from self.advance(self.time_of(source, record, tick))
+        if tick is None:
+            self.hear(opened, source, record)
+
+    def hear(self, opened: Opened | Refused, source: Source, record: LogRecord) -> None:
+        """Count what is refused up to the network it is signed for, and decide on the rest."""
         if isinstance(opened, Refused):
-            self.unit.count(opened.code.number, record.offset)
-        elif tick is None:
+            why: Code | None = opened.code
+        else:
+            why = self.key_fault(opened)
+            if why is None and (wrong := for_network(opened.signed, self.genesis_hash)) is not None:
+                why = wrong.code
+        if why is not None:
+            self.unit.count(why.number, record.offset)
+        elif isinstance(opened, Opened):
             self.handle(opened, source, record)
 
     def external_many(
@@ -346,12 +363,16 @@ class Processor:
             yield done + 1, 0
 
     def tick_of(self, opened: Opened | Refused) -> tuple[Opened | Refused, Tick | None]:
-        """The tick that an input is, where it is one; one that no clock signed is refused."""
+        """The tick that an input is, where it is one.
+
+        One that no clock signed, or that a clock signed for another network, is refused.
+        """
         if not isinstance(opened, Opened) or not isinstance(opened.payload, Tick):
             return opened, None
         if opened.signed.key not in self._clock_keys:
             return Refused(KEY_ROLE, "a tick is signed by a clock key"), None
-        return opened, opened.payload
+        wrong = for_network(opened.signed, self.genesis_hash)
+        return (opened, opened.payload) if wrong is None else (wrong, None)
 
     def time_of(self, source: Source, record: LogRecord, tick: Tick | None) -> int:
         """The input's own time: append time, or the last tick's in its partition."""

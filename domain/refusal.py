@@ -65,6 +65,9 @@ UNKNOWN_SCHEMA: Final = code(
 )
 OUT_OF_RANGE: Final = code(106, "out_of_range", "Keep every field within its documented bounds.")
 TOO_MANY_ROWS: Final = code(107, "too_many_rows", "Send at most the rows per batch of the genesis.")
+ARRAY_TOO_LONG: Final = code(
+    108, "array_too_long", "Let an array's count be that of the items that follow it."
+)
 BAD_SIGNATURE: Final = code(
     110, "bad_signature", "Sign the documented preimage with the key that the record names."
 )

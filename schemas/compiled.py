@@ -36,7 +36,15 @@ from schemas.longs import SHORT, Malformed, read_column, read_long, varint, writ
 
 
 class Trailing(Malformed):
-    """A whole record, and bytes after it."""
+    """A whole record, and so many bytes after it."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__(f"{left} bytes after the record")
+        self.left = left
+
+
+class TooLong(Malformed):
+    """An array that says it has more items than the bytes could hold."""
 
 
 def open_block(data: bytes, at: int, end: int, least: int) -> tuple[int, int, int]:
@@ -50,7 +58,7 @@ def open_block(data: bytes, at: int, end: int, least: int) -> tuple[int, int, in
         if size < 0 or stop > end:
             raise Malformed("a block is longer than the record")
     if count > (end - at) // least:
-        raise Malformed("an array has more items than the bytes could hold")
+        raise TooLong("an array has more items than the bytes could hold")
     return count, at, stop
 
 
@@ -321,7 +329,7 @@ def _whole(read: Callable[[bytes, int, int], tuple[Any, int]]) -> Callable[[byte
         if at > end:
             raise Malformed("the record goes on beyond the bytes")
         if at < end:
-            raise Trailing(f"{end - at} bytes after the record")
+            raise Trailing(end - at)
         return made
 
     return whole

@@ -52,7 +52,6 @@ def _answer(scene: Scene, value: bytes, *, code: int = 0, offset: int | None = N
     opened = open_input(
         value,
         size_max=1 << 20,
-        genesis_hash=scene.network.hash,
         codec=codec(),
         verify=lambda *_: True,
     )

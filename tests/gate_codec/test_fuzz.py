@@ -13,8 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapters.ed25519 import verify
+from domain.gate import open_input
 from domain.ledger import Tick
 from domain.market import HANDLERS
+from domain.refusal import WRONG_NETWORK, Refused
 from domain.signed import Signed, preimage
 from domain.telemetry import Batch, BatchBytes
 from tests.gate_codec.gates import (
@@ -31,6 +34,7 @@ from tests.gate_codec.gates import (
     Taken,
     TelemetryGate,
     codec,
+    network,
 )
 from tests.schemas.strategies import instances
 
@@ -79,6 +83,17 @@ def signed_rightly(value: bytes) -> bool:
 def hold(taken: Taken, value: bytes) -> None:
     """What holds of any input: one refusal, one repeat, or events of who signed it."""
     assert sum(taken.counted.values()) <= 1
+    # Records that are opened in bulk are refused as one alone is.
+    alone = open_input(
+        value,
+        size_max=network().genesis.parameters.input_bytes,
+        codec=codec(),
+        verify=verify,
+    )
+    if isinstance(alone, Refused):
+        assert taken.counted == {alone.code.number: 1}
+    else:
+        assert not any(code < WRONG_NETWORK.number for code in taken.counted)
     if taken.events:
         assert taken.counted == {}
         assert signed_rightly(value)

@@ -10,6 +10,7 @@ from adapters.avro_codec import AvroCodec, declared
 from adapters.ed25519 import Signer, sign_input
 from domain.codec import CodecError
 from domain.commit import CommitBody
+from domain.gate import within_range
 from domain.ids import Bytes16, Hash32, NodeId, Wide
 from domain.journal import Posting, Purse
 from domain.ledger import Tick
@@ -128,12 +129,23 @@ def test_a_frame_of_another_number_is_an_unknown_envelope() -> None:
 )
 def test_an_envelope_beyond_its_documented_ranges_is_refused(fields: dict[str, Any]) -> None:
     """Well formed, but no signature or number could be so."""
-    assert refusal(CODEC.encode(changed(**fields))) is OUT_OF_RANGE
+    signed = CODEC.open_signed(CODEC.encode(changed(**fields)))
+    assert signed == changed(**fields)
+    answer = within_range(signed, CODEC.open_payload(signed))
+    assert isinstance(answer, Refused)
+    assert answer.code is OUT_OF_RANGE
+
+
+def test_an_unknown_schema_is_named_before_bytes_after_the_record() -> None:
+    """Whoever sends a schema of tomorrow may well send an envelope of tomorrow."""
+    unknown = CODEC.encode(changed(schema=Hash32(bytes(32))))
+    assert refusal(unknown) is UNKNOWN_SCHEMA
+    assert refusal(unknown + b"\x00") is UNKNOWN_SCHEMA
 
 
 def test_a_payload_of_an_unknown_or_another_schema_is_refused() -> None:
     """The fingerprint decides what the bytes are, and the kind must say the same."""
-    unknown = CODEC.open_payload(changed(schema=b"\x00" * 32))
+    unknown = CODEC.open_payload(changed(schema=bytes(32)))
     assert isinstance(unknown, Refused)
     assert unknown.code is UNKNOWN_SCHEMA
     renamed = CODEC.open_payload(changed(kind="synor.command.v1.Withdraw"))

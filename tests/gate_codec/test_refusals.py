@@ -36,6 +36,24 @@ GATES: dict[str, tuple[Callable[[], AnyGate], tuple[Row, ...]]] = {
     "telemetry": (TelemetryGate, TELEMETRY),
 }
 ORDERS = {"command": judging.COMMAND, "telemetry": judging.TELEMETRY}
+#: The issue's own list, as far as it is of whole records.
+ISSUE = (
+    "oversize",
+    "unknown_schema",
+    "trailing_bytes",
+    "malformed",  # a float in a long
+    "out_of_range",
+    "array_too_long",  # a null-array bomb
+    "bad_signature",
+    "unknown_key",
+    "revoked_key",
+    "wrong_network",
+    "wrong_shard",
+    "sequence_conflict",
+    "sequence_too_old",
+    "session_too_old",
+    "session_in_future",
+)
 ROWS = [(kind, row) for kind, (_, rows) in GATES.items() for row in rows]
 #: From here on a refusal is an answer of its own, under the number that was sent.
 ANSWERED = {s.name for stages in ORDERS.values() for s in stages if s.answered}
@@ -69,7 +87,7 @@ def test_of_two_faults_the_earlier_one_is_answered(kind: str) -> None:
     """Every pair of faults of different stages, both in one input."""
     gate, rows = GATES[kind][0](), GATES[kind][1]
     wrong = []
-    pairs = 0
+    pairs = answered = 0
     for first, second in combinations(rows, 2):
         if first.stage == second.stage:
             continue
@@ -77,8 +95,10 @@ def test_of_two_faults_the_earlier_one_is_answered(kind: str) -> None:
         if first.stage == "kind" and second.stage in ANSWERED:
             continue
         pairs += 1
-        right = gate.right(number=HIGHEST + 1 + pairs)
+        # Only an answer uses a number up; the one that is in conflict stays in the window.
+        right = gate.right(number=HIGHEST + 1 + answered)
         taken = gate.take(made(right, [first.fault, second.fault]))
+        answered += len(taken.answers)
         said = (*taken.answers, *taken.counted)
         if said != (first.code.number,):
             wrong.append((first.name, second.name, [CODES[n].name for n in said]))
@@ -95,6 +115,17 @@ def test_the_table_of_judging_is_the_order_that_was_tried(kind: str) -> None:
     assert list(tried) == [stage.name for stage in ORDERS[kind]]
     for stage in ORDERS[kind]:
         assert set(tried[stage.name]) == {code.number for code in stage.codes}, stage.name
+
+
+@pytest.mark.parametrize("kind", list(GATES))
+def test_the_table_of_judging_has_the_order_that_was_asked_for(kind: str) -> None:
+    """Each named refusal where it was last judged, in turn; what lies between them is ours."""
+    judged = [code.name for stage in ORDERS[kind] for code in stage.codes]
+    last = {name: place for place, name in enumerate(judged)}
+    asked = [name for name in ISSUE if name in last]
+    assert len(ISSUE) - len(asked) == (kind == "command")
+    # A record that does not decode at all is malformed; of one that does the payload is judged.
+    assert [last[name] for name in asked] == sorted(last[name] for name in asked)
 
 
 @pytest.mark.parametrize("kind", list(GATES))

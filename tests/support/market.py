@@ -234,7 +234,7 @@ class World:
         self._offset += 1
         record = LogRecord(self._offset, self.now, b"")
         before = self._items(self.market.advance(self.now))
-        self.market.handle(Opened(signed, command, digest), _COMMANDS, record)
+        self.market.hear(Opened(signed, command, digest), _COMMANDS, record)
         return before + self._commit()
 
     def ok(self, name: str, command: Any) -> list[Any]:

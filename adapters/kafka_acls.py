@@ -27,6 +27,7 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
+from adapters.kafka_tls import failed
 from domain.commit import COMMANDS_TOPIC, EVENTS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
 from domain.ports import LogError, SettingsRefused
 
@@ -156,7 +157,8 @@ class KafkaAcls:
                 request_timeout_ms=timeout_ms,
             )
         except errors.KafkaError as error:
-            raise LogError(f"No broker at {bootstrap}: {type(error).__name__} {error}") from error
+            why = failed(error, bootstrap, security)
+            raise LogError(f"No broker at {bootstrap}: {why}") from error
 
     def enrol(self, passwords: Mapping[str, str], mechanism: str) -> None:
         """Set the SCRAM password of each user; an earlier one stops to work for new connections."""

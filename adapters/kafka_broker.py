@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+LOOPBACK: Final = "127.0.0.1"
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 20.0
@@ -32,7 +33,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "inter.broker.listener.name": "PLAINTEXT",
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     # A topic exists because `synor topics create` made it with the settings the log needs.
     "auto.create.topics.enable": "false",
@@ -194,7 +194,8 @@ class KafkaBroker:
     """One broker on loopback whose data lives in `directory`.
 
     `properties` override or extend the server's settings; `users` are SCRAM users with their
-    passwords, which exist before the first start. The ports are chosen at the first start
+    passwords, which exist before the first start. It listens on loopback only, once for each name
+    of `listeners`, and tells clients to call it `host`. The ports are chosen at the first start
     and kept, so that a client finds the broker again after `stop` or `kill` and another `start`.
     """
 
@@ -204,21 +205,29 @@ class KafkaBroker:
         *,
         properties: Mapping[str, str] | None = None,
         users: Mapping[str, str] | None = None,
+        listeners: Sequence[str] = ("PLAINTEXT",),
+        host: str = LOOPBACK,
         heap_mb: int = 512,
     ) -> None:
         self._directory = directory
         self._properties = dict(properties or {})
         self._users = dict(users or {})
+        self._listeners = tuple(listeners)
+        self._host = host
         self._heap_mb = heap_mb
         self._ports: list[int] = []
         self._process: OwnedProcess | None = None
 
     @property
     def bootstrap(self) -> str:
-        """The address for clients, `host:port`."""
+        """The address for clients, `host:port`; of the first listener."""
+        return self.address(self._listeners[0])
+
+    def address(self, listener: str) -> str:
+        """The address of one listener, `host:port`."""
         if not self._ports:
             raise BrokerUnavailable("the broker was not started yet")
-        return f"127.0.0.1:{self._ports[0]}"
+        return f"{self._host}:{self._ports[self._listeners.index(listener)]}"
 
     @property
     def directory(self) -> Path:
@@ -245,7 +254,7 @@ class KafkaBroker:
         first = not self._ports
         for _ in range(FIRST_START_TRIES if first else 1):
             if first:
-                self._ports = free_ports(2)
+                self._ports = free_ports(len(self._listeners) + 1)
             if self._start_on_ports(java, jars):
                 return
         raise BrokerUnavailable(
@@ -319,13 +328,18 @@ class KafkaBroker:
         )
 
     def _write_settings(self) -> Path:
-        client, controller = self._ports
-        listener = f"PLAINTEXT://127.0.0.1:{client}"
+        *clients, controller = self._ports
+        here = [
+            f"{name}://{LOOPBACK}:{port}"
+            for name, port in zip(self._listeners, clients, strict=True)
+        ]
+        told = [f"{name}://{self.address(name)}" for name in self._listeners]
         settings = {
             **_SETTINGS,
-            "listeners": f"{listener},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": listener,
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "inter.broker.listener.name": self._listeners[0],
+            "listeners": ",".join([*here, f"CONTROLLER://{LOOPBACK}:{controller}"]),
+            "advertised.listeners": ",".join(told),
+            "controller.quorum.voters": f"1@{LOOPBACK}:{controller}",
             "log.dirs": str(self._directory / "data"),
             **self._properties,
         }

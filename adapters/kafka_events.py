@@ -14,6 +14,7 @@ from typing import Any, Final
 import kafka.errors as errors
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from adapters.kafka_tls import failed
 from domain.commit import EVENTS_TOPIC
 from domain.ports import LogError, SettingsRefused
 
@@ -75,7 +76,8 @@ class KafkaEvents:
             )
             found = self._consumer.partitions_for_topic(EVENTS_TOPIC)
         except errors.KafkaError as error:
-            raise LogError(f"No broker at {bootstrap}: {type(error).__name__} {error}") from error
+            why = failed(error, bootstrap, security)
+            raise LogError(f"No broker at {bootstrap}: {why}") from error
         if not found:
             raise SettingsRefused(
                 f"Topic {EVENTS_TOPIC} does not exist on the brokers: synor topics create"

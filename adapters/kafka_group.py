@@ -19,6 +19,7 @@ from kafka import KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
 
+from adapters.kafka_tls import failed
 from domain.ports import LogError
 
 _POLL_MS: Final = 200
@@ -62,7 +63,8 @@ class KafkaGroup:
             )
             self._consumer.subscribe([topic])
         except KafkaError as error:
-            raise LogError(f"The group {group} cannot be joined: {error}.") from error
+            why = failed(error, bootstrap, security or {})
+            raise LogError(f"The group {group} cannot be joined: {why}") from error
 
     def shards(self) -> frozenset[int]:
         """The shards that are this member's now; waits a moment. Raises ``LogError``."""

@@ -22,6 +22,7 @@ from kafka.protocol.consumer import FetchRequest, ListOffsetsRequest
 from kafka.protocol.metadata import MetadataRequest
 from kafka.record import MemoryRecords
 
+from adapters.kafka_tls import failed
 from domain.ports import LogError, LogRecord, LogTruncated, SettingsRefused
 
 _EARLIEST: Final = -2
@@ -66,6 +67,8 @@ class KafkaReader:
     ) -> None:
         """Connect at the first question, so a broker that is down is the question's error."""
         self._timeout_s = timeout_s
+        self._bootstrap = bootstrap
+        self._security = security
         self._config: dict[str, object] = {
             **security,
             "bootstrap_servers": bootstrap,
@@ -221,7 +224,8 @@ class KafkaReader:
         if not retriable or time.monotonic() + _RETRY_NAP_S >= deadline:
             # The brokers' addresses may have changed for good; start over from the bootstrap list.
             self.close()
-            raise LogError(f"{what}: {type(error).__name__} {error}") from error
+            why = failed(error, self._bootstrap, self._security)
+            raise LogError(f"{what}: {why}") from error
         time.sleep(_RETRY_NAP_S)
 
     def _refuse_out_of_range(self, topic: str, partition: int, offset: int) -> None:

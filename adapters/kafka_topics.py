@@ -16,6 +16,7 @@ import kafka.errors as errors
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from adapters.kafka_tls import failed
 from domain.ports import LogError, SettingsRefused
 
 # A record of 8 MiB and what Kafka puts around it.
@@ -56,7 +57,8 @@ class KafkaTopics:
                 request_timeout_ms=timeout_ms,
             )
         except errors.KafkaError as error:
-            raise LogError(f"No broker at {bootstrap}: {type(error).__name__} {error}") from error
+            why = failed(error, bootstrap, security or {})
+            raise LogError(f"No broker at {bootstrap}: {why}") from error
 
     def create(self, topic: str, partitions: int, *, keep_forever: bool) -> None:
         """Create the topic if it is absent. Raises ``SettingsRefused`` if it is a weaker one."""

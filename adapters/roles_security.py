@@ -34,7 +34,7 @@ def principals_of(deployment: Deployment, named: Path | None) -> Principals | No
     file = named or (Path(log.security.principals) if log.security.principals else None)
     if file is not None:
         return _read(file)
-    if not log.security.sasl:
+    if not log.security.user:
         return None
     return {role: (log.security.user_of(role),) for role in ROLES}
 

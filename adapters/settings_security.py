@@ -8,6 +8,7 @@ is read from a file that its owner alone may read, when a client is made; no mes
 from __future__ import annotations
 
 import os
+import ssl
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 ENVIRONMENT: Final = "SYNOR_KAFKA_SECURITY"
+KEY_PASSWORD: Final = "SYNOR_KAFKA_KEY_PASSWORD"
 PLACE: Final = "{role}"
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _SECRET_MAX: Final = 4096
@@ -28,6 +30,7 @@ _FIELDS: Final = (
     "ca_file",
     "cert_file",
     "key_file",
+    "key_password_file",
     "principals",
 )
 
@@ -66,6 +69,7 @@ class Security:
     ca_file: str = ""
     cert_file: str = ""
     key_file: str = ""
+    key_password_file: str = ""
     principals: str = ""
 
     @property
@@ -79,8 +83,8 @@ class Security:
         return self.protocol in (Protocol.SSL, Protocol.SASL_SSL)
 
     def user_of(self, role: str) -> str:
-        """The SASL user of a role; empty where the protocol knows none."""
-        return self.user.replace(PLACE, role) if self.sasl else ""
+        """Whom the brokers know a role as: its SASL user, or what its certificate makes of it."""
+        return self.user.replace(PLACE, role)
 
     def password_path(self, role: str) -> Path:
         """The file with the password of a role."""
@@ -102,22 +106,32 @@ class Security:
         return found
 
     def _certificates(self, role: str) -> dict[str, object]:
-        found: dict[str, object] = {"ssl_check_hostname": True}
-        named = {
-            "ssl_cafile": self.ca_file,
-            "ssl_certfile": self.cert_file,
-            "ssl_keyfile": self.key_file,
-        }
-        for option, name in named.items():
-            if not name:
-                continue
-            path = Path(name.replace(PLACE, role))
-            if not path.is_file():
-                raise SecurityInvalid(f"There is no {path}; the brokers' [security] names it.")
-            found[option] = str(path)
-        if self.key_file:
-            _own(Path(self.key_file.replace(PLACE, role)))
+        """Files, which every new connection reads again, so that they may be renewed meanwhile."""
+        ca, cert, key = (
+            _there(name.replace(PLACE, role)) if name else None
+            for name in (self.ca_file, self.cert_file, self.key_file)
+        )
+        found: dict[str, object] = {"ssl_check_hostname": True, "ssl_cafile": str(ca)}
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(ca)
+        except ssl.SSLError as error:
+            raise SecurityInvalid(f"{ca} holds no certificate of an authority (PEM).") from error
+        if cert is not None and key is not None:
+            _own(key)
+            password = self._key_password(role)
+            _try_key(context, cert, key, password)
+            found |= {
+                "ssl_certfile": str(cert),
+                "ssl_keyfile": str(key),
+                "ssl_password": password or "",
+            }
         return found
+
+    def _key_password(self, role: str) -> str | None:
+        if self.key_password_file:
+            return secret(Path(self.key_password_file.replace(PLACE, role)))
+        return os.environ.get(KEY_PASSWORD)
 
 
 def security_of(where: str, folder: Path, table: Mapping[str, Any]) -> Security:
@@ -136,17 +150,26 @@ def security_of(where: str, folder: Path, table: Mapping[str, Any]) -> Security:
         user=table.get("user", ""),
         **{
             field: str(folder / table[field]) if field in table else ""
-            for field in ("password_file", "ca_file", "cert_file", "key_file", "principals")
+            for field in _FIELDS
+            if field.endswith("_file") or field == "principals"
         },
     )
     if made.sasl and not (made.user and made.password_file):
         raise SecurityInvalid(f"{where} {protocol} needs user and password_file.")
-    if not made.sasl and (made.user or made.password_file):
-        raise SecurityInvalid(f"{where} user and password_file go with a protocol SASL_….")
+    if not made.sasl and made.password_file:
+        raise SecurityInvalid(f"{where} password_file goes with a protocol SASL_….")
+    if not made.sasl and made.user and not made.cert_file:
+        raise SecurityInvalid(
+            f"{where} user goes with a protocol SASL_…, or with the cert_file that makes it so."
+        )
     if made.tls and not made.ca_file:
         raise SecurityInvalid(f"{where} {protocol} needs ca_file, to know the brokers by.")
     if bool(made.cert_file) != bool(made.key_file):
         raise SecurityInvalid(f"{where} cert_file and key_file go together.")
+    if made.key_password_file and not made.key_file:
+        raise SecurityInvalid(f"{where} key_password_file goes with key_file.")
+    if (made.ca_file or made.cert_file) and not made.tls:
+        raise SecurityInvalid(f"{where} ca_file and cert_file go with a protocol SSL or SASL_SSL.")
     return made
 
 
@@ -179,6 +202,39 @@ def secret(path: Path) -> str:
     if not line:
         raise SecurityInvalid(f"The password file {path} is empty: its first line is the password.")
     return line
+
+
+def _there(name: str) -> Path:
+    """A file that tells whom to believe or who we are: nobody else may put another in its place."""
+    path = Path(name)
+    if not path.is_file():
+        raise SecurityInvalid(f"There is no {path}; the brokers' [security] names it.")
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise SecurityInvalid(f"{path} may be written by anybody: chmod o-w {path}")
+    return path
+
+
+def _try_key(context: ssl.SSLContext, cert: Path, key: Path, password: str | None) -> None:
+    """Open certificate and key as every connection will. Raises ``SecurityInvalid``."""
+    asked = False
+
+    def told() -> str:
+        nonlocal asked
+        asked = True
+        return password or ""
+
+    try:
+        context.load_cert_chain(cert, key, told)
+    except (ssl.SSLError, ValueError) as error:
+        if asked and password is None:
+            raise SecurityInvalid(
+                f"The key {key} is encrypted: name key_password_file, or set {KEY_PASSWORD}."
+            ) from error
+        if asked:
+            raise SecurityInvalid(f"The password given does not open the key {key}.") from error
+        raise SecurityInvalid(
+            f"{cert} and {key} are no certificate and its private key (PEM)."
+        ) from error
 
 
 def _own(path: Path) -> None:

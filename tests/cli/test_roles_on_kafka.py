@@ -4,73 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from adapters import key_files, settings
-from adapters.cli_client import Api, speaker_of
-from adapters.ed25519 import Signer
-from domain.account import ObserveDeposit
-from domain.ids import AccountId, Hash32, Wide, account_of
-from tests.cli.commands import Running, Said, stopped_at_the_end, synor, until
+from adapters import settings
+from tests.cli.commands import stopped_at_the_end, synor, until
+from tests.cli.deployment import TINY, Deployment
 from tests.support.kafka_broker import started_broker
 
-TINY = Path(__file__).with_name("tiny.toml")
-SYNOR = 1_000_000_000
-
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
-
-
-class Deployment:
-    """A network on a broker, its roles, and people who speak to it."""
-
-    def __init__(self, folder: Path, brokers: str) -> None:
-        self.folder = folder
-        self.brokers = brokers
-        self.network = folder / "network"
-        self.env = {"SYNOR_NETWORK": str(self.network)}
-        self.running: dict[str, Running] = {}
-        self.started = 0
-
-    def ask(self, *arguments: str | Path) -> Said:
-        """Run a command."""
-        return synor(*arguments, env=self.env)
-
-    def ok(self, *arguments: str | Path) -> Any:
-        """Run a command that is to succeed; its JSON."""
-        said = self.ask(*arguments, "--json")
-        assert said.code == 0, (arguments, said.out, said.err)
-        return said.json
-
-    def start(self, name: str, *arguments: str | Path) -> Running:
-        """Start a role as a process."""
-        self.started += 1
-        log = self.folder / f"{name}-{self.started}.txt"
-        self.running[name] = Running(*arguments, env=self.env, log=log)
-        return self.running[name]
-
-    def key(self, name: str) -> Path:
-        """A person's identity file."""
-        path = self.folder / f"{name}.pem"
-        if not path.exists():
-            assert self.ask("key", "new", path, "--no-passphrase").code == 0
-        return path
-
-    def deposit(self, name: str, nano: int, block: int) -> None:
-        """A deposit as the watcher of a network without an L1 signs it."""
-        identity, _ = key_files.read(self.network / "keys" / "watcher.pem", lambda: None)
-        account = AccountId(account_of(key_files.show(self.key(name)).public))
-        speaker_of(Api(self.env["SYNOR_API"]), Signer(identity.ledger)).command(
-            ObserveDeposit(
-                account=account,
-                amount_nano=Wide(nano),
-                block=block,
-                block_hash=Hash32(bytes(32)),
-                transaction=Hash32(block.to_bytes(32, "big")),
-                log_index=0,
-            )
-        )
 
 
 @pytest.fixture
@@ -99,53 +41,13 @@ def test_a_lease_lives_on_processors_that_are_processes_of_their_own(
     assert town.ok("topics", "check")["complaints"] == []
     assert town.ok("network", "show")["shards"] == 2
 
-    roles = {
-        town.start("market", "work", "market"): "market 0 works",
-        town.start("metering", "work", "metering", "--shards", "0,1"): "metering 1 works",
-        town.start("settlement", "work", "settlement"): "settlement 0 works",
-        town.start("clock", "clock"): "The clock ticks",
-        town.start("serve", "serve"): "API and pages at ",
-    }
-    for role, ready in roles.items():
-        role.wait(ready)
-    url = town.running["serve"].text().partition("API and pages at ")[2].split()[0]
-    town.env["SYNOR_API"] = url
-
-    buyer, provider, node_key = town.key("buyer"), town.key("provider"), town.key("node")
-    for number, who in enumerate(("buyer", "provider"), 1):
-        town.ok("account", "open", "--key", town.key(who))
-        town.deposit(who, 50 * SYNOR, number)
-    town.ok("provider", "register", "--key", provider, "--uptime", "90")
-    town.ok("provider", "stake", "10", "--key", provider)
-    place = ("--region", "eu", "--has", "gpu.h100=1")
-    node = town.ok(*("node", "register", "--key", provider, "--node-key", node_key, *place))["node"]
-    town.ok("node", "attest", node, "--key", town.network / "keys" / "attestor.pem")
-    town.start(
-        *("agent", "node", "run", "--key", node_key, "--interface", "lo", "--auto-ready"),
-        *("--kafka", town.brokers),
-    ).wait("beat 1")
-    resource = ("--resource", "gpu.h100")
-    town.ok("offer", "place", node, "--key", provider, *resource, "--ask", "3.5")
-    wants = ("--region", "eu", "--limit", "4", "--term", "1h", "--usage-budget", "1")
-    town.ok(
-        *("bid", "place", "--key", buyer, *resource, *wants),
-        *("--meter", "network.egress=10MB/s"),
-    )
-    lease = until(lambda: town.ok("lease", "ls", "--key", buyer, "--state", "active")["leases"])[0][
-        "lease"
-    ]
-    until(lambda: town.ok("lease", "show", lease)["lease"]["lines"])
+    town.start_roles()
+    lease = town.lease("--meter", "network.egress=10MB/s")
 
     town.running["market"].kill()
     town.start("market", "work", "market").wait("market 0 works")
 
-    town.ok("lease", "close", lease, "--key", buyer)
-
-    def closed() -> Any:
-        found = town.ok("lease", "show", lease)["lease"]
-        return found if found["state"] == "CLOSED" else None
-
-    found = until(closed, within_s=60)
+    found = town.closed(lease)
     charged = sum(int(line["posted_nano"]) for line in found["lines"])
     assert charged == int(found["provider_nano"]) + int(found["protocol_nano"]) > 0
     assert int(found["refund_nano"]) == (
@@ -154,8 +56,7 @@ def test_a_lease_lives_on_processors_that_are_processes_of_their_own(
     until(lambda: town.ok("epoch", "ls")["epochs"][0]["number"] >= 1)
     until(lambda: town.ok("epoch", "show", "1")["epoch"]["checkpoint"])
 
-    for name in ("agent", "clock", "market", "metering", "settlement", "serve"):
-        assert town.running[name].stop() == 0, town.running[name].text()
+    town.stop_roles()
     verdict = town.ok("audit", f"kafka:{town.brokers}")
     assert verdict["charged_nano"] == charged
     assert verdict["leases"] == 1

@@ -31,7 +31,7 @@ from domain.commit import TELEMETRY_TOPIC, Ledger
 from domain.ids import Address
 from domain.ports import AppendUnknown
 from tests.cli.commands import Said, stopped_at_the_end, synor, until
-from tests.cli.test_roles_on_kafka import TINY, Deployment
+from tests.cli.deployment import TINY, Deployment
 from tests.faults.scene import LONG
 from tests.support.fault_matrix import FaultMatrix, Seen
 from tests.support.kafka_broker import started_broker

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,15 @@ from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, R
 from adapters import roles, settings
 from adapters.kafka_log import KafkaLog
 from adapters.settings_security import Protocol, Security, SecurityInvalid, read
-from domain.commit import COMMANDS_TOPIC, EVENTS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
 from domain.ports import LogError
-from tests.cli.commands import Running, stopped_at_the_end, synor, until
-from tests.cli.test_roles_on_kafka import SYNOR, TINY, Deployment
+from tests.cli.commands import stopped_at_the_end, synor, until
+from tests.cli.deployment import TINY, Deployment
+from tests.security.rights import MARKET, RIGHTS, may
 from tests.support.kafka_broker import secured_broker
 
 ADMIN = "synor-admin"
 PASSWORD = "not-a-word-of-any-dictionary"
-MARKET, METERING, SETTLEMENT = (LEDGER_TOPICS[ledger] for ledger in Ledger)
-TOPICS = (COMMANDS_TOPIC, TELEMETRY_TOPIC, MARKET, METERING, SETTLEMENT, EVENTS_TOPIC)
 
 SECURITY = """
 [log.security]
@@ -60,58 +58,13 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         broker.stop()
 
 
-def as_role(town: Deployment, role: str) -> KafkaLog:
-    """The log as a role sees it."""
-    found = settings.load(town.network).log
-    return KafkaLog(
-        found.bootstrap,
-        client_id=f"test-{role}",
-        security=found.security.options(role),
-        append_timeout_s=5.0,
-        read_timeout_s=5.0,
-    )
-
-
-def allowed(what: Callable[[], object]) -> bool:
-    """Whether the broker lets it happen; any other failure is one of the test."""
-    try:
-        what()
-    except LogError as error:
-        if "AuthorizationFailed" not in str(error):
-            raise
-        return False
-    return True
-
-
-def may(town: Deployment, role: str) -> tuple[set[str], set[str]]:
-    """The topics that a role can read, and those that it can append to."""
-    with closing(as_role(town, role)) as log:
-        reads = {t for t in TOPICS if allowed(partial(log.read, t, 0, 0, max_bytes=1024))}
-        writes = {t for t in TOPICS if allowed(partial(log.append, t, 0, b"noise"))}
-    return reads, writes
-
-
-@pytest.mark.parametrize(
-    ("role", "reads", "writes"),
-    [
-        ("fleet", (), (COMMANDS_TOPIC, TELEMETRY_TOPIC)),
-        ("clock", (), (COMMANDS_TOPIC, TELEMETRY_TOPIC)),
-        ("watcher", (), (COMMANDS_TOPIC,)),
-        ("market", (COMMANDS_TOPIC, MARKET, METERING, SETTLEMENT), (MARKET,)),
-        ("metering", (TELEMETRY_TOPIC, MARKET, METERING), (METERING,)),
-        ("settlement", (MARKET, METERING, SETTLEMENT), (SETTLEMENT,)),
-        ("api", (MARKET, METERING, SETTLEMENT), (COMMANDS_TOPIC, TELEMETRY_TOPIC)),
-        ("sender", (SETTLEMENT,), ()),
-        ("events", (MARKET, METERING, SETTLEMENT, EVENTS_TOPIC), (EVENTS_TOPIC,)),
-        ("reader", TOPICS, ()),
-        ("operator", (), ()),
-    ],
-)
+@pytest.mark.parametrize(("role", "reads", "writes"), RIGHTS)
 def test_each_role_reads_and_writes_what_its_work_needs_and_is_refused_the_rest(
     town: Deployment, role: str, reads: tuple[str, ...], writes: tuple[str, ...]
 ) -> None:
     """Every role against every topic; what it may not is refused by the broker, by name."""
-    assert may(town, role) == (set(reads), set(writes))
+    found = settings.load(town.network).log
+    assert may(found.bootstrap, found.security, role) == (set(reads), set(writes))
 
 
 def test_who_does_not_prove_who_he_is_reaches_nothing(town: Deployment) -> None:
@@ -182,49 +135,15 @@ def test_making_users_again_keeps_the_passwords_that_are_there(town: Deployment)
 
 def test_a_lease_runs_over_a_secured_broker_and_is_audited_by_a_reader(town: Deployment) -> None:
     """Every role as its own user, the node's agent as the fleet; the lease is charged."""
-    started: dict[Running, str] = {
-        town.start("market", "work", "market"): "market 0 works",
-        town.start("metering", "work", "metering", "--shards", "0,1"): "metering 1 works",
-        town.start("settlement", "work", "settlement"): "settlement 0 works",
-        town.start("clock", "clock"): "The clock ticks",
-        town.start("serve", "serve"): "API and pages at ",
-        town.start("events", "work", "events"): "Publishing events.",
-    }
-    for role, ready in started.items():
-        role.wait(ready)
-    said = town.running["serve"].text()
-    town.env["SYNOR_API"] = said.partition("API and pages at ")[2].split()[0]
+    town.start_roles(("events", ("work", "events"), "Publishing events."))
     table = SECURITY.replace("[log.security]", "").replace("kafka/", f"{town.network}/kafka/")
     client = town.folder / "client.toml"
     client.write_text(table)
     town.env["SYNOR_KAFKA_SECURITY"] = str(client)
     assert read(client).protocol is Protocol.SASL_PLAINTEXT
 
-    buyer, provider, node_key = town.key("buyer"), town.key("provider"), town.key("node")
-    for number, who in enumerate(("buyer", "provider"), 1):
-        town.ok("account", "open", "--key", town.key(who))
-        town.deposit(who, 50 * SYNOR, number)
-    town.ok("provider", "register", "--key", provider, "--uptime", "90")
-    town.ok("provider", "stake", "10", "--key", provider)
-    place = ("--region", "eu", "--has", "gpu.h100=1")
-    node = town.ok(*("node", "register", "--key", provider, "--node-key", node_key, *place))["node"]
-    town.ok("node", "attest", node, "--key", town.network / "keys" / "attestor.pem")
-    town.start(
-        *("agent", "node", "run", "--key", node_key, "--interface", "lo", "--auto-ready"),
-        *("--kafka", town.brokers),
-    ).wait("beat 1")
-    resource = ("--resource", "gpu.h100")
-    town.ok("offer", "place", node, "--key", provider, *resource, "--ask", "3.5")
-    wants = ("--region", "eu", "--limit", "4", "--term", "1h", "--usage-budget", "1")
-    town.ok("bid", "place", "--key", buyer, *resource, *wants)
-    lease = until(lambda: town.ok("lease", "ls", "--key", buyer, "--state", "active")["leases"])[0][
-        "lease"
-    ]
-    until(lambda: town.ok("lease", "show", lease)["lease"]["lines"])
-    town.ok("lease", "close", lease, "--key", buyer)
-    until(lambda: town.ok("lease", "show", lease)["lease"]["state"] == "CLOSED", within_s=60)
-    for name in ("agent", "clock", "market", "metering", "settlement", "serve", "events"):
-        assert town.running[name].stop() == 0, town.running[name].text()
+    town.closed(town.lease())
+    town.stop_roles("events")
     verdict = town.ok("audit", f"kafka:{town.brokers}")
     assert verdict["leases"] == 1
     assert verdict["charged_nano"] > 0
@@ -239,7 +158,10 @@ def test_a_table_of_security_with_a_mistake_is_a_sentence(tmp_path: Path) -> Non
         ('protocol = "SASL_SSL"\nca_file = "ca.pem"', "needs user and password_file"),
         ('protocol = "SSL"', "needs ca_file"),
         ('protocol = "SSL"\nca_file = "a"\ncert_file = "b"', "go together"),
-        ('user = "me"', "go with a protocol SASL"),
+        ('user = "me"', "goes with a protocol SASL"),
+        ('password_file = "me"', "goes with a protocol SASL"),
+        ('key_password_file = "me"', "goes with key_file"),
+        ('ca_file = "ca.pem"', "go with a protocol SSL"),
         ('password = "secret"', "password is not a setting"),
         ('mechanism = "PLAIN"', "SCRAM-SHA-512"),
     ):

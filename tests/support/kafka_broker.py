@@ -24,23 +24,51 @@ def started_broker(directory: Path, **properties: str) -> KafkaBroker:
     return broker
 
 
-def secured_broker(directory: Path, admin: str, password: str) -> KafkaBroker:
+#: The listeners of a secured broker: who comes by user and password, and who by certificate.
+USERS = "USERS"
+CERTIFICATES = "CERTIFICATES"
+
+
+def secured_broker(
+    directory: Path,
+    admin: str,
+    password: str,
+    *,
+    keystore: Path | None = None,
+    ca: Path | None = None,
+) -> KafkaBroker:
     """A running broker that knows everybody by SCRAM and lets nobody do what no ACL allows.
 
-    ``admin`` alone may do everything; the caller stops it. docs/operations.md has these settings.
+    ``admin`` alone may do everything; the caller stops it. With a ``keystore`` all is over TLS, the
+    broker's name is localhost, and at a second listener clients prove themselves by certificates of
+    ``ca``: CN=…,OU=roles,O=Synor is synor-…, any other is its whole name. docs/operations.md has
+    these settings.
     """
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required"
     plain = "org.apache.kafka.common.security.plain.PlainLoginModule required"
     inside = "controller"
+    tls = {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(keystore),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(ca),
+        f"listener.name.{CERTIFICATES.lower()}.ssl.client.auth": "required",
+        "ssl.principal.mapping.rules": "RULE:^CN=([a-z]+),OU=roles,O=Synor$/synor-$1/,DEFAULT",
+    }
+    secured = "SASL_PLAINTEXT" if keystore is None else "SASL_SSL"
     broker = KafkaBroker(
         directory,
+        listeners=(USERS,) if keystore is None else (USERS, CERTIFICATES),
+        host="127.0.0.1" if keystore is None else "localhost",
         properties={
-            "listener.security.protocol.map": "PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT",
+            "listener.security.protocol.map": (
+                f"{USERS}:{secured},{CERTIFICATES}:SSL,CONTROLLER:SASL_PLAINTEXT"
+            ),
             "sasl.enabled.mechanisms": "SCRAM-SHA-512",
             "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
             "sasl.mechanism.controller.protocol": "PLAIN",
             "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.plaintext.scram-sha-512.sasl.jaas.config": (
+            f"listener.name.{USERS.lower()}.scram-sha-512.sasl.jaas.config": (
                 f'{scram} username="{admin}" password="{password}";'
             ),
             "listener.name.controller.plain.sasl.jaas.config": (
@@ -48,6 +76,7 @@ def secured_broker(directory: Path, admin: str, password: str) -> KafkaBroker:
             ),
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             "super.users": f"User:{admin};User:{inside}",
+            **(tls if keystore is not None else {}),
         },
         users={admin: password},
     )

@@ -32,7 +32,7 @@ from adapters.eventsourcing_mapper import AvroMapper, LedgerEvent
 from adapters.eventsourcing_recorder import LedgerRecorder, SynorFactory
 from domain.commit import CommitHeader
 from domain.ids import AggregateId
-from domain.processor import Emitted, Evolve, Versioned
+from domain.processor import Asleep, Emitted, Evolve, Versioned
 
 #: How many aggregates' states are kept in memory; beyond it the least used are read again.
 CACHED_STATES: Final = 200_000
@@ -66,12 +66,14 @@ class Seeds:
 
     def __init__(self) -> None:
         """Start with none."""
-        self.waiting: dict[UUID, Versioned] = {}
+        self.asleep: Asleep | None = None
 
     def get(self, originator_id: UUID, *, lte: int | None = None, **_: Any) -> Iterator[Seed]:
         """The state of an aggregate, once: from then on the repository's cache has it."""
-        if lte is None and (found := self.waiting.pop(originator_id, None)) is not None:
-            yield Seed(originator_id, found.version, found.state)
+        if lte is None and self.asleep is not None:
+            found = self.asleep.wake(AggregateId(originator_id.bytes))
+            if found is not None:
+                yield Seed(originator_id, found.version, found.state)
 
 
 class LedgerApplication(Application[UUID]):
@@ -232,11 +234,16 @@ class LedgerApplication(Application[UUID]):
         """The states in memory, for a snapshot: of committed steps, by their versions."""
         cache: Any = self.repository.cache
         cached = {} if cache is None else {k: link[3] for k, link in cache.cache.items()}
-        return [*cached.values(), *self._seeds.waiting.values()]
+        return list(cached.values())
 
-    def seed(self, states: Iterable[Versioned]) -> None:
+    @property
+    def asleep(self) -> Asleep | None:
+        """States of a snapshot that no one has asked for yet."""
+        return self._seeds.asleep
+
+    def seed(self, asleep: Asleep) -> None:
         """Take states of a snapshot of this ledger; each is brought up to date when asked for."""
-        self._seeds.waiting.update((UUID(bytes=each.id), each) for each in states)
+        self._seeds.asleep = asleep
 
     def cached(self) -> Mapping[UUID, Any]:
         """The cache's entries, for tests and figures."""

@@ -26,7 +26,7 @@ from adapters.l1_position import WatchedTo
 from adapters.l1_turns import SenderTurn, WatcherTurn
 from adapters.roles_check import made_again
 from adapters.roles_clock import TICK_US, Clock, now_us
-from adapters.roles_memory import settle
+from adapters.roles_memory import recovering
 from adapters.settings import ChainKind, ChainSettings, LogKind, Settings, SettingsInvalid
 from adapters.worker import Worker
 from domain.commit import EVENTS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
@@ -272,8 +272,8 @@ def processor(
                     own_log=own_log,
                 )
                 stack.callback(made.close)
-                made.recover()
-                settle()
+                with recovering():
+                    made.recover()
                 again = made_again(network, log, ledger, shard)
                 if again is not None:
                     raise again

@@ -180,12 +180,14 @@ class _Reading:
     def read_on(self, *, until: int | None = None) -> None:
         """Read what the log has now, up to the first fault or the commit of a height."""
         found, log = self.found, self._log
+        # Up to a height it is the first commits that are wanted, of a ledger that may be long.
+        at_once = READ_BYTES if until is None else 1
         first = log.start(self._topic, found.shard)
         if first > 0:
             self.fail(f"the log starts at offset {first}, not at its first", at=0, height=0)
         try:
             while found.fault is None and (until is None or found.height < until):
-                fetched = log.read(self._topic, found.shard, found.end, max_bytes=READ_BYTES)
+                fetched = log.read(self._topic, found.shard, found.end, max_bytes=at_once)
                 if fetched.next_offset == found.end:
                     return
                 for record in fetched.records:

@@ -41,7 +41,7 @@ from adapters.worker import Worker
 from domain.commit import Ledger
 from domain.genesis import DAY_US, HOUR_US, MINUTE_US, Parameters, TimeSource
 from domain.l1_watcher import Watcher
-from domain.processor import Processor, Unit, Versioned, full
+from domain.processor import Asleep, Processor, Unit, Versioned, full
 from projections.fold import fold
 from projections.fold_rows import Key, Row, Rows, primary
 from projections.following import (
@@ -234,10 +234,14 @@ class TakenAtOnce(SnapshotKeeper):
     """Snapshots that are written before anything else happens: a run must not depend on threads."""
 
     def take(
-        self, processor: Processor, where: Mapping[str, Any], states: Sequence[Versioned]
+        self,
+        processor: Processor,
+        where: Mapping[str, Any],
+        states: Sequence[Versioned],
+        asleep: Asleep | None,
     ) -> None:
         """Take it, and wait until it is written."""
-        super().take(processor, where, states)
+        super().take(processor, where, states, asleep)
         self.close()
 
 

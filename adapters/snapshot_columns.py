@@ -23,6 +23,8 @@ import numpy as np
 PACKAGES: Final = ("domain.", "projections.")
 
 NONE, BOOL, INT, BIG, FIXED, BYTES, TEXT, ENUM, OUTSIDE, REF, TUPLE, MIXED = range(12)
+#: A column that stands once and is used several times; one of few values that come again.
+COMMON, CHOSEN = 12, 13
 WIDTHS: Final = ("<u1", "<u2", "<u4", "<u8")
 COUNT: Final = struct.Struct("<I")
 CONTAINERS: Final[Mapping[str, type[Any]]] = {
@@ -46,6 +48,13 @@ class CannotPack(Exception):
 
 class CannotUnpack(Exception):
     """The bytes are not what ``pack`` made of a graph that this program knows."""
+
+
+#: A container of so many items has columns of its own: they are of one kind, and often the same
+#: as those of another container.
+LARGE: Final = 256
+#: As far as a column is looked at before it is taken for one of few values.
+SAMPLE: Final = 1024
 
 
 Skipped = Mapping[type[Any], frozenset[str]]

@@ -23,11 +23,11 @@ from adapters.snapshot_columns import CannotPack, CannotUnpack
 from adapters.snapshot_memory import Remembered, code_fingerprint, recall, remember
 from domain.commit import LEDGER_TOPICS, Ledger
 from domain.ids import PublicKey, length_prefixed
-from domain.processor import Processor, Versioned
+from domain.processor import Asleep, Processor, Versioned
 from domain.signed import Verifier
 
 #: Of the file and of the memory in it; a change of the folds shows in the code's fingerprint.
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 SUFFIX: Final = ".snapshot"
 _MAGIC: Final = b"SYNORSN1"
 _TAG: Final = b"synor-snapshot-v1"
@@ -253,12 +253,16 @@ class SnapshotKeeper:
         return not self._off and (self._events >= _LITTLE or self._bulk > 0)
 
     def take(
-        self, processor: Processor, where: Mapping[str, Any], states: Sequence[Versioned]
+        self,
+        processor: Processor,
+        where: Mapping[str, Any],
+        states: Sequence[Versioned],
+        asleep: Asleep | None,
     ) -> None:
         """Remember a processor as of the commit that ``where`` names; written in the background."""
         began = time.monotonic()
         try:
-            data = remember(processor, where, states)
+            data = remember(processor, where, states, asleep)
         except CannotPack as error:
             self._off = True
             self._say(f"No snapshots are made: {error}. Recovery folds the whole ledger.")

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -19,10 +20,11 @@ from typing import Any, Final
 
 from adapters.snapshot_columns import CannotUnpack, Skipped, skipped_of
 from adapters.snapshot_pack import pack
+from adapters.snapshot_states import BLOCK, SleepingStates
 from adapters.snapshot_unpack import unpack
 from domain.market_folds import Folds
 from domain.metering import Metering
-from domain.processor import Processor, Versioned
+from domain.processor import Asleep, Processor, Versioned
 from domain.readings_columns import ColumnReadings
 from domain.settlement import Settlement
 from projections.free_capacity import FreeCapacity
@@ -55,10 +57,10 @@ WIRING: Final[Skipped] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered:
-    """What stands in a snapshot beside the processor's own memory: plain values only."""
+    """What stands in a snapshot beside the processor's own memory."""
 
-    where: Mapping[str, Any]  # positions, and where the own ledger stands
-    states: Sequence[Versioned]
+    where: Mapping[str, Any]  # positions, and where the own ledger stands: plain values only
+    asleep: SleepingStates
 
 
 def parts_of(processor: Processor) -> dict[str, Any]:
@@ -81,12 +83,35 @@ def parts_of(processor: Processor) -> dict[str, Any]:
     return found
 
 
-def remember(processor: Processor, where: Mapping[str, Any], states: Sequence[Versioned]) -> bytes:
-    """A processor between two steps, as bytes. Raises ``CannotPack``."""
-    with _no_collection():
+def remember(
+    processor: Processor,
+    where: Mapping[str, Any],
+    states: Sequence[Versioned],
+    asleep: Asleep | None = None,
+) -> bytes:
+    """A processor between two steps, as bytes. Raises ``CannotPack``.
+
+    ``asleep`` are states of the snapshot before that nobody has asked for.
+    """
+    outside = {"genesis": processor.genesis}
+    blocks: list[tuple[bytes, bytes]] = []
+    if isinstance(asleep, SleepingStates):
+        blocks += asleep.blocks()
+        states = [*states, *asleep.awake()]
+    with no_collection():
+        for first in range(0, len(states), BLOCK):
+            some = states[first : first + BLOCK]
+            ids = b"".join([each.id for each in some])
+            blocks.append(
+                (ids, pack({"states": list(some)}, outside=outside, parts={}, skip=WIRING))
+            )
         return pack(
-            {"where": dict(where), "states": list(states)},
-            outside={"genesis": processor.genesis},
+            {
+                "where": dict(where),
+                "ids": [ids for ids, _ in blocks],
+                "blocks": [block for _, block in blocks],
+            },
+            outside=outside,
             parts=parts_of(processor),
             skip=WIRING,
         )
@@ -94,25 +119,52 @@ def remember(processor: Processor, where: Mapping[str, Any], states: Sequence[Ve
 
 def recall(data: bytes, processor: Processor) -> Remembered:
     """Let a new processor remember. Raises ``CannotUnpack``; then it is of no use."""
-    with _no_collection():
-        found = unpack(data, outside={"genesis": processor.genesis}, parts=parts_of(processor))
-    where, states = found.get("where"), found.get("states")
-    if not isinstance(where, dict) or not isinstance(states, list):
-        raise CannotUnpack("there is no position in it")
-    return Remembered(where=where, states=states)
+    outside = {"genesis": processor.genesis}
+
+    def states(block: bytes) -> list[Versioned]:
+        with no_collection():
+            found: list[Versioned] = unpack(block, outside=outside, parts={})["states"]
+        return found
+
+    with no_collection():
+        found = unpack(data, outside=outside, parts=parts_of(processor))
+        where, ids, blocks = (found.get(name) for name in ("where", "ids", "blocks"))
+        if not (isinstance(where, dict) and isinstance(ids, list) and isinstance(blocks, list)):
+            raise CannotUnpack("there is no position in it")
+        return Remembered(where=where, asleep=SleepingStates(ids, blocks, states))
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
+class _Collector:
+    """The collector of cycles, held while any thread of the process loads a memory or packs one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._was = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        with self._lock:
+            if not self._holders:
+                self._was = gc.isenabled()
+                gc.disable()
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._holders -= 1
+                if self._was and not self._holders:
+                    gc.enable()
+
+
+_COLLECTOR: Final = _Collector()
+
+
+def no_collection() -> AbstractContextManager[None]:
     """Hold the collector of cycles: it would look through millions of new objects, again and
     again, and find nothing. It takes half of the time."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
+    return _COLLECTOR.held()
 
 
 @cache
@@ -126,6 +178,6 @@ def code_fingerprint() -> bytes:
         for file in sorted(files(package).iterdir(), key=lambda each: each.name):
             if file.name.endswith(".py"):
                 digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
-    for name in ("columns", "pack", "unpack", "memory"):
+    for name in ("columns", "pack", "unpack", "states", "memory"):
         digest.update((files("adapters") / f"snapshot_{name}.py").read_bytes() + b"\0")
     return digest.digest()

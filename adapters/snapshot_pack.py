@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
-from itertools import chain
+from itertools import chain, count
 from typing import Any, Final
 
 import numpy as np
@@ -15,16 +15,20 @@ from adapters.snapshot_columns import (
     BIG,
     BOOL,
     BYTES,
+    CHOSEN,
+    COMMON,
     COUNT,
     DTYPES,
     ENUM,
     FIXED,
     INT,
+    LARGE,
     MIXED,
     NAMES,
     NONE,
     OUTSIDE,
     REF,
+    SAMPLE,
     TEXT,
     TUPLE,
     WIDTHS,
@@ -61,6 +65,7 @@ class _Packing:
         self._tables: dict[type[Any], _Table] = {}
         self._order: dict[type[Any], int] = {}
         self._parts = dict(parts)
+        self._common: dict[bytes, int] = {}
 
     def run(self, root: Mapping[str, Any]) -> bytes:
         """The root's values and everything that can be reached from them."""
@@ -79,8 +84,10 @@ class _Packing:
                 table = self._tables[kind]
                 fresh = table.objects[table.done :]
                 table.done = len(table.objects)
-                table.chunks.append(self._chunk(kind, fresh))
-        out = [COUNT.pack(len(self._tables))]
+                table.chunks += [self._chunk(kind, part) for part in _parts(kind, fresh)]
+        out = [COUNT.pack(len(self._common))]
+        out += map(_block, self._common)
+        out.append(COUNT.pack(len(self._tables)))
         for kind, table in self._tables.items():
             out.append(_block(NAMES.get(kind, "") or class_name(kind)))
             out.append(COUNT.pack(len(table.objects)))
@@ -102,14 +109,13 @@ class _Packing:
             self._order[kind] = len(self._tables)
             table = self._tables[kind] = _Table()
         known, found = table.numbers, table.objects
-        numbers = []
-        for each in objects:
-            number = known.get(id(each))
-            if number is None:
-                known[id(each)] = number = len(found)
-                found.append(each)
-            numbers.append(number)
-        return numbers
+        ids = list(map(id, objects))
+        fresh = dict(zip(ids, objects, strict=True))
+        if known:
+            fresh = {key: each for key, each in fresh.items() if key not in known}
+        known.update(zip(fresh, count(len(found)), strict=False))
+        found.extend(fresh.values())
+        return list(map(known.__getitem__, ids))
 
     def _chunk(self, kind: type[Any], objects: list[Any]) -> bytes:
         head = COUNT.pack(len(objects))
@@ -155,13 +161,13 @@ class _Packing:
         return b"".join(out)
 
     def _column(self, values: list[Any]) -> bytes:
-        kinds = dict.fromkeys(map(type, values))
-        if len(kinds) > 1:
-            return self._mixed(values, list(kinds))
         head = COUNT.pack(len(values))
         if not values:
             return bytes((NONE,)) + head
-        (kind,) = kinds
+        kinds = list(map(type, values))
+        kind = kinds[0]
+        if kinds.count(kind) < len(kinds):
+            return self._mixed(values, list(dict.fromkeys(kinds)))
         if kind is type(None):
             return bytes((NONE,)) + head
         if kind is bool:
@@ -169,7 +175,7 @@ class _Packing:
         if kind is int:
             return _ints(values)
         if kind is bytes:
-            return _bytes(values)
+            return self._bytes(values)
         if kind is str:
             return bytes((TEXT,)) + head + self._named(values)
         if kind is tuple:
@@ -177,11 +183,32 @@ class _Packing:
         if kind in self._outside_types and any(id(each) in self._outside for each in values):
             return self._outsiders(values)
         if issubclass(kind, Enum) and is_ours(kind):
-            names = self._named([each.name for each in values])
+            # Members are one object each, and their own hash is slow.
+            ids = list(map(id, values))
+            members = {key: each.name for key, each in dict(zip(ids, values, strict=True)).items()}
+            names = self._named(list(map(members.__getitem__, ids)))
             return b"".join((bytes((ENUM,)), head, _block(class_name(kind)), names))
         numbers = self._numbers(kind, values)
         table = COUNT.pack(self._order[kind])
         return b"".join((bytes((REF,)), head, table, _ints(numbers)))
+
+    def _bytes(self, values: list[bytes]) -> bytes:
+        head = COUNT.pack(len(values))
+        if len(values) >= LARGE:
+            sample = values[:SAMPLE]
+            if len(set(sample)) * 2 <= len(sample):
+                distinct = {each: number for number, each in enumerate(dict.fromkeys(values))}
+                numbers = _ints([distinct[each] for each in values])
+                few = _block(self._bytes(list(distinct)))
+                return b"".join((bytes((CHOSEN,)), head, few, numbers))
+        data = _fixed(values)
+        if data is None:
+            lengths = _block(_ints(list(map(len, values))))
+            return b"".join((bytes((BYTES,)), head, lengths, *values))
+        if len(values) < LARGE:
+            return bytes((FIXED,)) + data
+        number = self._common.setdefault(data, len(self._common))
+        return b"".join((bytes((COMMON,)), head, COUNT.pack(number)))
 
     def _named(self, values: list[str]) -> bytes:
         distinct = {each: number for number, each in enumerate(dict.fromkeys(values))}
@@ -251,6 +278,13 @@ def _ints(values: list[int]) -> bytes:
         return bytes((NONE,)) + head
     low, high = min(values), max(values)
     if low < -(2**63) or high >= 2**63 or high - low >= 2**63:
+        wide = bytes(not -(2**62) <= each < 2**62 for each in values)
+        if wide.count(1) * 2 < len(values):
+            # A few sums of money among small ones: told apart as if they were of two types.
+            several = [
+                _ints([v for v, w in zip(values, wide, strict=True) if w == n]) for n in (0, 1)
+            ]
+            return _several(len(values), wide, several)
         widest = max(low.bit_length(), high.bit_length()) // 8 + 1
         data = b"".join(each.to_bytes(widest, "little", signed=True) for each in values)
         return b"".join((bytes((BIG,)), head, COUNT.pack(widest), data))
@@ -263,14 +297,30 @@ def _ints(values: list[int]) -> bytes:
     return base + bytes((width,)) + above.astype(WIDTHS[width]).tobytes()
 
 
-def _bytes(values: list[bytes]) -> bytes:
-    head = COUNT.pack(len(values))
+def _fixed(values: list[bytes]) -> bytes | None:
+    """Values of one length, or None."""
     length = len(values[0])
-    data = b"".join(values)
-    lengths = list(map(len, values))
-    if lengths.count(length) == len(values):
-        return b"".join((bytes((FIXED,)), head, COUNT.pack(length), data))
-    return b"".join((bytes((BYTES,)), head, _block(_ints(lengths)), data))
+    if list(map(len, values)).count(length) != len(values):
+        return None
+    return b"".join((COUNT.pack(len(values)), COUNT.pack(length), *values))
+
+
+def _parts(kind: type[Any], objects: list[Any]) -> Iterator[list[Any]]:
+    """Objects in their order, cut so that a large container stands alone."""
+    if kind not in NAMES or kind is np.ndarray:
+        yield objects
+        return
+    small: list[Any] = []
+    for each in objects:
+        if len(each) < LARGE:
+            small.append(each)
+            continue
+        if small:
+            yield small
+            small = []
+        yield [each]
+    if small:
+        yield small
 
 
 def _array(found: Any) -> bytes:

@@ -14,6 +14,8 @@ from adapters.snapshot_columns import (
     BIG,
     BOOL,
     BYTES,
+    CHOSEN,
+    COMMON,
     CONTAINERS,
     COUNT,
     DTYPES,
@@ -81,9 +83,11 @@ class _Unpacking:
         self._parts = parts
         self._tables: list[list[Any]] = []
         self._kinds: list[type[Any]] = []
+        self._common: list[_Reader | list[bytes]] = []
 
     def run(self, data: bytes) -> dict[str, Any]:
         reader = _Reader(memoryview(data))
+        self._common += [reader.block() for _ in range(reader.count())]
         chunks: list[list[_Reader]] = []
         for _ in range(reader.count()):
             name = reader.text()
@@ -153,9 +157,7 @@ class _Unpacking:
             objects = table[at : at + count]
             if kind is dict or kind is OrderedDict:
                 lengths = self.column(chunk.block())
-                keys, values = iter(self.column(chunk.block())), iter(self.column(chunk))
-                for each, length in zip(objects, lengths, strict=True):
-                    each.update(zip(islice(keys, length), islice(values, length), strict=True))
+                _fill_dicts(objects, lengths, self.column(chunk.block()), self.column(chunk))
             elif kind is deque:
                 chunk.block()
                 _run(map(deque.extend, objects, self._items(chunk)))
@@ -203,11 +205,12 @@ class _Unpacking:
         if tag in (INT, BIG):
             return _ints_of(tag, count, reader)
         if tag == FIXED:
-            length = reader.count()
-            if length == 0:
-                return [b""] * count
-            data = bytes(reader.take(length * count))
-            return [data[at : at + length] for at in range(0, length * count, length)]
+            return _fixed_of(count, reader)
+        if tag == COMMON:
+            return self._common_of(reader.count(), count)
+        if tag == CHOSEN:
+            few = self.column(reader.block())
+            return list(map(few.__getitem__, self._column_of(reader)))
         if tag == BYTES:
             lengths = self.column(reader.block())
             data = bytes(reader.take(sum(lengths)))
@@ -231,6 +234,17 @@ class _Unpacking:
             return self._mixed(reader, count)
         raise CannotUnpack(f"a column of kind {tag}")
 
+    def _common_of(self, number: int, count: int) -> list[bytes]:
+        found = self._common[number]
+        if isinstance(found, _Reader):
+            reader = found
+            found = self._common[number] = _fixed_of(reader.count(), reader)
+            if reader.at != len(reader.data):
+                raise CannotUnpack("a column goes on")
+        if len(found) != count:
+            raise CannotUnpack("a common column has another length")
+        return found
+
     def _named(self, reader: _Reader) -> list[str]:
         names = reader.block().texts()
         return list(map(names.__getitem__, self._column_of(reader)))
@@ -249,7 +263,35 @@ class _Unpacking:
         columns = [iter(self.column(reader.block())) for _ in range(parts)]
         if len(chosen) != count:
             raise CannotUnpack("a mixed column has another length")
-        return [next(columns[number]) for number in chosen]
+        found = list(map(next, map(columns.__getitem__, chosen)))
+        if len(found) != count:
+            raise CannotUnpack("a mixed column ends too soon")
+        return found
+
+
+def _fill_dicts(objects: list[Any], lengths: list[int], keys: list[Any], values: list[Any]) -> None:
+    """Fill dicts, one after the other, from the columns of all their keys and values."""
+    if sum(lengths) != len(keys) or len(keys) != len(values):
+        raise CannotUnpack("a dict has another number of items")
+    if len(objects) == 1:
+        objects[0].update(zip(keys, values, strict=True))
+        return
+    at = 0
+    for each, length in zip(objects, lengths, strict=True):
+        if length == 1:
+            each[keys[at]] = values[at]
+        elif length:
+            each.update(zip(keys[at : at + length], values[at : at + length], strict=True))
+        at += length
+
+
+def _fixed_of(count: int, reader: _Reader) -> list[bytes]:
+    """Values of one length."""
+    length = reader.count()
+    if length == 0:
+        return [b""] * count
+    found: list[bytes] = np.frombuffer(reader.take(length * count), f"V{length}").tolist()
+    return found
 
 
 def _ints_of(tag: int, count: int, reader: _Reader) -> list[int]:

@@ -23,7 +23,7 @@ from adapters.l1_position import WatchedTo
 from adapters.l1_turns import SenderTurn, WatcherTurn
 from adapters.metrics import Metrics
 from adapters.roles_clock import Clock, now_us
-from adapters.roles_memory import settle
+from adapters.roles_memory import recovering
 from adapters.settings import SnapshotSettings
 from adapters.sqlite_log import SqliteLog
 from adapters.up_folder import Folder
@@ -114,9 +114,9 @@ class Engine:
 
     def recover(self) -> None:
         """Fold every ledger, before anyone is told that the system is up."""
-        for each in self.workers.values():
-            each.recover()
-        settle()
+        with recovering():
+            for each in self.workers.values():
+                each.recover()
 
     def run(self, stop: threading.Event) -> None:
         """Take turns until ``stop`` is set; what a turn raises ends it."""

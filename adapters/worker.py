@@ -245,7 +245,7 @@ class Worker:
             self._height = -1
             return -1
         _, recalled = found
-        self._own.seed(recalled.states)
+        self._own.seed(recalled.asleep)
         for reading, standing in zip(self._readings, recalled.where["sources"], strict=True):
             reading.stand(standing)
         self._height = recalled.where["head"]["height"]
@@ -266,7 +266,7 @@ class Worker:
             "sources": [reading.standing() for reading in self._readings],
         }
         if where["head"]["height"] == self._height:
-            snapshots.take(self.processor, where, self._own.held())
+            snapshots.take(self.processor, where, self._own.held(), self._own.asleep)
 
     def _adopt(
         self,

@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 from domain.chain import Counted
 from domain.commit import CommitHeader
-from domain.processor import DictStates, Emitted, Processor, States, Versioned
+from domain.ids import AggregateId
+from domain.processor import Asleep, DictStates, Emitted, Processor, States, Versioned
 
 
 class Recording(Protocol):
@@ -45,8 +46,13 @@ class OwnLedger(States, Recording, Protocol):
         """The states in memory, for a snapshot: of committed steps, by their versions."""
         ...
 
-    def seed(self, states: Sequence[Versioned]) -> None:
-        """Take the states of a snapshot of this ledger."""
+    @property
+    def asleep(self) -> Asleep | None:
+        """States of the snapshot that it was seeded with, as far as no one has asked for them."""
+        ...
+
+    def seed(self, asleep: Asleep) -> None:
+        """Take the states of a snapshot of this ledger; each is had when it is asked for."""
         ...
 
 
@@ -62,6 +68,7 @@ class HeldStates(DictStates):
         super().__init__()
         self._own = own
         self._over = over
+        self.asleep: Asleep | None = None
         self.lost: tuple[type[Exception], ...] = own.lost
 
     def commit(
@@ -76,6 +83,15 @@ class HeldStates(DictStates):
         said = self._own.commit(events, (), header, height=height)
         self.keep(states)
         return said
+
+    def load(self, aggregate: AggregateId) -> Versioned | None:
+        """See ``States``."""
+        found = self.all.get(aggregate)
+        if found is None and self.asleep is not None:
+            found = self.asleep.wake(aggregate)
+            if found is not None:
+                self.all[aggregate] = found
+        return found
 
     def keep(self, states: Sequence[Versioned]) -> None:
         """Hold the states of a committed step, and forget those that are over."""
@@ -92,15 +108,16 @@ class HeldStates(DictStates):
     def forget(self) -> None:
         """Drop all states; recovery brings them back."""
         self.all.clear()
+        self.asleep = None
         self._own.forget()
 
     def held(self) -> Sequence[Versioned]:
-        """All states."""
+        """All states but those that are asleep."""
         return list(self.all.values())
 
-    def seed(self, states: Sequence[Versioned]) -> None:
+    def seed(self, asleep: Asleep) -> None:
         """Hold the states of a snapshot; the fold of what came after it goes on from them."""
-        self.keep(states)
+        self.asleep = asleep
 
 
 class Closing(Protocol):
@@ -163,7 +180,7 @@ class Recalled(Protocol):
         ...
 
     @property
-    def states(self) -> Sequence[Versioned]:
+    def asleep(self) -> Asleep:
         """States of aggregates."""
         ...
 
@@ -190,7 +207,11 @@ class Snapshots(Protocol):
         ...
 
     def take(
-        self, processor: Processor, where: Mapping[str, Any], states: Sequence[Versioned]
+        self,
+        processor: Processor,
+        where: Mapping[str, Any],
+        states: Sequence[Versioned],
+        asleep: Asleep | None,
     ) -> None:
         """Remember a processor as of its last commit; what is slow happens in the background."""
         ...

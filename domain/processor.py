@@ -56,6 +56,14 @@ class States(Protocol):
         ...
 
 
+class Asleep(Protocol):
+    """Committed states that are known and not in memory yet, each to be had once."""
+
+    def wake(self, aggregate: AggregateId) -> Versioned | None:
+        """The aggregate's state, which is the caller's to keep from now on, or None."""
+        ...
+
+
 class DictStates:
     """All states in memory: for auditors and tests. ``keep`` is the fold's target."""
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from adapters.local_topics import LocalTopics
 from adapters.snapshot_keeper import SnapshotPolicy, snapshots_in
 from adapters.worker import Worker
 from domain.commit import Ledger
+from domain.ids import AggregateId
+from domain.processor import Versioned
 from tests.recovery.snapshots import ALWAYS, Kept, recovered_hash
 from tests.system.reading import Seat
 from tests.system.reference import check_same, reference, reference_hash
@@ -101,6 +107,68 @@ def test_a_snapshot_of_a_recovered_worker_is_the_snapshot_it_recovered_from(run:
         recall(before, again)
         assert remember(again, {"head": 1}, []) == before
         worker.close()
+
+
+def test_states_that_nobody_asks_for_go_from_snapshot_to_snapshot(run: Run) -> None:
+    """Started and killed again and again, with one aggregate in use: the others sleep on."""
+    from adapters.snapshot_memory import recall, remember
+
+    make = partial(run.system.worker, Ledger.MARKET, 0)
+    ids = [AggregateId(n.to_bytes(16, "big")) for n in range(2500)]
+    states = [Versioned(each, number, ("state", number)) for number, each in enumerate(ids)]
+    data = remember(make().processor, {}, states)
+    used: list[Versioned] = []
+    for at in (7, 1030, 2499):
+        remembered = recall(data, again := make().processor)
+        found = remembered.asleep.wake(ids[at])
+        assert found == states[at]
+        assert remembered.asleep.wake(ids[at]) is None, "from then on it is the caller's"
+        assert remembered.asleep.wake(ids[255]) == states[255]
+        used = [each for each in states if each.id in {ids[at], ids[255]}]
+        data = remember(again, {}, used, remembered.asleep)
+    last = recall(data, make().processor).asleep
+    assert [last.wake(each) for each in ids] == states
+
+
+#: Plain values as folds hold them, of every size that a column is packed by.
+KEYS = st.sampled_from([n.to_bytes(16, "big") for n in range(900)])
+NUMBERS = st.one_of(st.integers(-300, 300), st.integers(-(2**80), 2**80))
+VALUES = st.one_of(
+    NUMBERS, KEYS, st.none(), st.booleans(), st.binary(max_size=20), st.tuples(KEYS, NUMBERS)
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    drawn=st.lists(
+        st.one_of(
+            st.dictionaries(KEYS, VALUES, max_size=40), st.dictionaries(KEYS, NUMBERS, max_size=3)
+        ),
+        max_size=5,
+    ),
+    times=st.sampled_from((1, 7, 300)),
+    large=st.integers(250, 900),
+)
+def test_what_is_packed_comes_back_with_its_order(
+    drawn: list[dict[bytes, Any]], times: int, large: int
+) -> None:
+    """Dicts small and large, with columns that others have too, numbers of any width."""
+    from adapters.snapshot_pack import pack
+    from adapters.snapshot_unpack import unpack
+
+    ids = [n.to_bytes(16, "big") for n in range(large)]
+    root: dict[str, Any] = {
+        "drawn": [dict(each) for each in drawn * times],
+        "wide": {each: 2**70 if n == 9 else n for n, each in enumerate(reversed(ids))},
+        "few": dict.fromkeys(ids, ids[0]),
+        "keys": list(ids),
+        "mixed": [ids[0], None, *range(large), (), "text", {}],
+    }
+    data = pack(root, outside={}, parts={}, skip={})
+    found = unpack(data, outside={}, parts={})
+    assert found == root
+    assert list(found["wide"]) == list(root["wide"])
+    assert pack(found, outside={}, parts={}, skip={}) == data
 
 
 def test_a_shard_recovers_from_a_snapshot_without_an_index(run: Run) -> None:
@@ -210,7 +278,7 @@ def test_a_snapshot_of_another_history_is_thrown_away(tmp_path: Path) -> None:
     """The log was restored from an old copy and went on differently: the ledger decides."""
     ended(tmp_path, steps=12)
     other = SmallSystem(log := memory_log(), LocalTopics(log))
-    other.run(9)
+    other.run(5)
     other.close()
     kept = Kept(tmp_path)
     worker = kept.worker(other, Ledger.MARKET, 0)

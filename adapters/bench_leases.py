@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from adapters import key_files, roles_genesis, settings
 from adapters.actor import Actor, Gathered
@@ -235,15 +235,7 @@ class Story:
 
     def let(self, leases: int) -> None:
         """Bid until so many leases are ready."""
-        row = BidRow(
-            resource=H100,
-            region="eu",
-            quantity_milli=LEASE_MILLI,
-            limit_nano=4 * NANO,
-            term_us=30 * DAY_US,
-            metered=(MeteredLimit(resource=EGRESS, per_second=PER_SECOND),),
-            usage_budget_nano=NANO,
-        )
+        row = lease_bid(limit_nano=4 * NANO)
         placed = 0
         while placed < leases:
             for buyer in self._buyers:
@@ -296,20 +288,10 @@ class Story:
             if number % 20 == 0:
                 self.say(f"{sent} readings")
 
-    def _batch(self, node: NodeId, leases: Any) -> None:
-        now_us = self.clock()
-        self._at_node[node].telemetry(
-            shard_of(node, SHARDS),
-            Batch(
-                nodes=(node,),
-                leases=tuple(each.lease for each in leases),
-                lease=tuple(range(len(leases))),
-                resource=(_EGRESS,) * len(leases),
-                generation=(0,) * len(leases),
-                time_us=(now_us,) * len(leases),
-                total=tuple((now_us - each.ready_us) // SECOND_US * 1000 for each in leases),
-            ),
-        )
+    def _batch(self, node: NodeId, leases: Sequence[_Lease]) -> None:
+        found = [(each.lease, each.ready_us) for each in leases]
+        batch = node_batch(node, found, self.clock())
+        self._at_node[node].telemetry(shard_of(node, SHARDS), batch)
 
     def close(self) -> None:
         """Let go of workers and log."""
@@ -319,6 +301,32 @@ class Story:
 
 
 _EGRESS: Final = next(i for i, row in enumerate(VERSION_1) if row.resource == EGRESS)
+
+
+def lease_bid(*, limit_nano: int) -> BidRow:
+    """A bid for one lease of the bench."""
+    return BidRow(
+        resource=H100,
+        region="eu",
+        quantity_milli=LEASE_MILLI,
+        limit_nano=limit_nano,
+        term_us=30 * DAY_US,
+        metered=(MeteredLimit(resource=EGRESS, per_second=PER_SECOND),),
+        usage_budget_nano=NANO,
+    )
+
+
+def node_batch(node: NodeId, leases: Sequence[tuple[LeaseId, int]], now_us: int) -> Batch:
+    """What a node reports of its leases, each with the time from which it was ready."""
+    return Batch(
+        nodes=(node,),
+        leases=tuple(lease for lease, _ in leases),
+        lease=tuple(range(len(leases))),
+        resource=(_EGRESS,) * len(leases),
+        generation=(0,) * len(leases),
+        time_us=(now_us,) * len(leases),
+        total=tuple((now_us - ready_us) // SECOND_US * 1000 for _, ready_us in leases),
+    )
 
 
 def person(name: str) -> Signer:

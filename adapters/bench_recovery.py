@@ -3,13 +3,16 @@
 The network is made by the real processors (``bench_leases``) and worked by the real commands, each
 a process of its own. All are killed with SIGKILL. Serving is: the market answers a command, every
 shard takes a batch, and the query API answers and knows both ledgers to their ends. Once with the
-snapshots that the policy has left, once without any.
+snapshots that the policy has left, once without any; and several times killed at work, with what
+was committed since the last snapshot to be folded and what waits in the inputs to be decided.
 """
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,10 +29,15 @@ from typing import Any, Final
 
 import psutil
 
+import adapters
+import domain
+import projections
+import schemas
 from adapters import roles_genesis, settings
 from adapters.actor import Actor
 from adapters.avro_codec import AvroCodec
 from adapters.bench_leases import SHARDS, make_network, open_story, person
+from adapters.bench_load import Load
 from adapters.bootstrap import Network
 from adapters.roles_clock import now_us
 from adapters.snapshot_keeper import snapshots_in
@@ -38,7 +46,6 @@ from domain.account import OpenAccount
 from domain.commit import LEDGER_TOPICS, CommitBody, Ledger, body_of, parse, unpack_event
 from domain.ids import Address, NodeId, shard_of
 from domain.key import CommandAnswered
-from domain.ports import Log
 from domain.telemetry import Batch, TelemetryAccepted
 from projections.following import application_name
 
@@ -49,6 +56,7 @@ _PROGRAM: Final = (
 )
 _ROLES: Final = {"market": ("work", "market"), "metering": ("work", "metering"), "api": ("serve",)}
 _MADE: Final = "bench.json"
+_ROLES_LOG: Final = "roles.log"
 _SNAPSHOT_EVENTS: Final = 20_000
 _POLL_S: Final = 0.01
 _WITHIN_S: Final = 900.0
@@ -65,10 +73,20 @@ class Made:
 
 
 def bench_recovery(
-    leases: int, readings: int, folder: Path, say: Callable[[str], None]
+    leases: int,
+    readings: int,
+    folder: Path,
+    say: Callable[[str], None],
+    *,
+    load_s: Sequence[float],
+    readings_s: int,
 ) -> dict[str, Any]:
-    """Make the network, or take the one that is in the folder already, and measure."""
+    """Make the network, or take the one that is in the folder already, and measure.
+
+    ``load_s`` are the seconds of load before each kill at work, ``readings_s`` is how much of it.
+    """
     made = _made(folder, leases, readings, say)
+    _compile()
     kept = folder / "snapshots.kept"
     figures: dict[str, Any] = {"leases": made.leases, "readings": made.readings}
     with _prober(made) as prober:
@@ -87,7 +105,41 @@ def bench_recovery(
         if kept.exists():
             shutil.rmtree(snapshots, ignore_errors=True)
             shutil.move(kept, snapshots)
+        if load_s:
+            figures["at_work"] = _killed_at_work(made, prober, say, load_s, readings_s)
     return figures
+
+
+def _compile() -> None:
+    """Give the program's modules byte code, as an installation has it."""
+    for package in (adapters, domain, projections, schemas):
+        compileall.compile_dir(package.__path__[0], maxlevels=0, quiet=2)
+
+
+def _killed_at_work(
+    made: Made,
+    prober: _Prober,
+    say: Callable[[str], None],
+    load_s: Sequence[float],
+    readings_s: int,
+) -> dict[str, Any]:
+    """Kill while load goes on, start again, and so on; the slowest of these starts."""
+    say("Folding what was left since the last snapshots …")
+    _cycle(made, prober, settle_s=2.0 + made.leases / 10_000)
+    found: list[dict[str, Any]] = []
+    load = Load(prober.network, prober.log, list(made.nodes))
+    for seconds in load_s:
+        say(f"Killed after {seconds:g} s of {readings_s} readings a second …")
+        with _running(made):
+            poured = load.run(seconds, readings_s)
+        told = (made.folder / _ROLES_LOG).stat().st_size
+        found.append({"poured": poured} | _cycle(made, prober))
+        with (made.folder / _ROLES_LOG).open() as file:
+            file.seek(told)
+            folded = [int(n) for n in re.findall(r" and (\d+) commits in ", file.read())]
+        found[-1]["folded"] = sum(folded)
+    worst = max(found, key=lambda each: each["serving_s"])
+    return {**worst, "all_s": [each["serving_s"] for each in found]}
 
 
 def _made(folder: Path, leases: int, readings: int, say: Callable[[str], None]) -> Made:
@@ -133,10 +185,10 @@ def _free_port() -> int:
 class _Prober:
     """Asks the network for something new, and sees when it is there."""
 
-    def __init__(self, made: Made, network: Network, log: Log, url: str) -> None:
+    def __init__(self, made: Made, network: Network, log: SqliteLog, url: str) -> None:
         self._made = made
-        self._network = network
-        self._log = log
+        self.network = network
+        self.log = log
         self._url = url
         self._asked: dict[str, tuple[str, int, int, type[Any], bytes]] = {}
 
@@ -161,16 +213,16 @@ class _Prober:
 
     def _actor(self, signer: Any) -> Actor:
         return Actor(
-            log=self._log,
-            codec=self._network.codec,
-            genesis_hash=self._network.hash,
+            log=self.log,
+            codec=self.network.codec,
+            genesis_hash=self.network.hash,
             signer=signer,
             session_us=now_us(),
         )
 
     def _wait_for(self, name: str, ledger: Ledger, shard: int, kind: type[Any], key: bytes) -> None:
         topic = LEDGER_TOPICS[ledger]
-        self._asked[name] = topic, shard, self._log.end(topic, shard), kind, key
+        self._asked[name] = topic, shard, self.log.end(topic, shard), kind, key
 
     def serving(self, began: float) -> dict[str, float]:
         """Seconds from ``began`` until each was there."""
@@ -188,9 +240,9 @@ class _Prober:
         return seen
 
     def _is_there(self, topic: str, shard: int, first: int, kind: type[Any], key: bytes) -> bool:
-        codec = self._network.codec
+        codec = self.network.codec
         number = codec.number(kind)
-        for record in self._log.read(topic, shard, first, max_bytes=1 << 24).records:
+        for record in self.log.read(topic, shard, first, max_bytes=1 << 24).records:
             envelope = parse(record.value)
             if envelope is None:
                 continue
@@ -210,9 +262,8 @@ class _Prober:
             return False
         at = {each["application"]: each["next_offset"] for each in ledgers}
         return all(
-            at.get(application_name(ledger, shard), 0)
-            >= self._log.end(LEDGER_TOPICS[ledger], shard)
-            for ledger, shard in self._network.ledgers()
+            at.get(application_name(ledger, shard), 0) >= self.log.end(LEDGER_TOPICS[ledger], shard)
+            for ledger, shard in self.network.ledgers()
             if ledger is not Ledger.SETTLEMENT
         )
 
@@ -226,11 +277,10 @@ def _prober(made: Made) -> Iterator[_Prober]:
         yield _Prober(made, network, log, f"http://127.0.0.1:{found.api_port}")
 
 
-def _cycle(made: Made, prober: _Prober, settle_s: float = 0.0) -> dict[str, Any]:
-    """Start every role, see when each serves, kill them all."""
-    prober.ask()
-    began = time.monotonic()
-    with (made.folder / "roles.log").open("ab") as out:
+@contextmanager
+def _running(made: Made) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
+    """Every role, each a process; all are killed at the end."""
+    with (made.folder / _ROLES_LOG).open("ab") as out:
         running = {
             name: subprocess.Popen(
                 [*_PROGRAM, *command, "--network", str(made.folder)],
@@ -242,6 +292,19 @@ def _cycle(made: Made, prober: _Prober, settle_s: float = 0.0) -> dict[str, Any]
             for name, command in _ROLES.items()
         }
     try:
+        yield running
+    finally:
+        for each in running.values():
+            each.send_signal(signal.SIGKILL)
+        for each in running.values():
+            each.wait()
+
+
+def _cycle(made: Made, prober: _Prober, settle_s: float = 0.0) -> dict[str, Any]:
+    """Start every role, see when each serves, kill them all."""
+    prober.ask()
+    began = time.monotonic()
+    with _running(made) as running:
         seen = prober.serving(began)
         memory = {
             f"{name}_mb": round(psutil.Process(each.pid).memory_info().rss / 2**20)
@@ -252,11 +315,6 @@ def _cycle(made: Made, prober: _Prober, settle_s: float = 0.0) -> dict[str, Any]
             for name, each in running.items()
         }
         time.sleep(settle_s)
-    finally:
-        for each in running.values():
-            each.send_signal(signal.SIGKILL)
-        for each in running.values():
-            each.wait()
     metering = [seconds for name, seconds in seen.items() if name.startswith("metering")]
     return {
         "market_s": seen["market"],

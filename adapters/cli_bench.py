@@ -24,6 +24,10 @@ app = typer.Typer(no_args_is_help=True)
 ENOUGH = ((1000, 4_000_000), (100, 1_500_000), (1, 300_000))
 
 
+#: Seconds of load before each kill at work: about a snapshot's distance, and between.
+KILLS = [20.0, 35.0, 50.0]
+
+
 @app.callback()
 def bench() -> None:
     """Measure on this machine; figures of one run are comparable with one another."""
@@ -90,9 +94,19 @@ def recovery(
         Path | None,
         typer.Option(help="Keep the network here, and use the one that is here already."),
     ] = None,
+    load_s: Annotated[
+        list[float],
+        typer.Option(min=0, help="Seconds of load before a kill at work; may be given again."),
+    ] = KILLS,
+    readings_s: Annotated[
+        int, typer.Option(min=1, help="The load: readings a second, and an order with each 100.")
+    ] = 20_000,
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
 ) -> None:
-    """Kill a network at once; time until it serves again, with snapshots and without."""
+    """Kill a network at once; time until it serves again, with snapshots and without.
+
+    Then killed at work: with load that goes on until the instant of the kill.
+    """
     from adapters.bench_recovery import bench_recovery
 
     def say(text: str) -> None:
@@ -100,16 +114,26 @@ def recovery(
 
     with ExitStack() as stack:
         place = folder or Path(stack.enter_context(TemporaryDirectory(prefix="synor-bench-")))
-        figures = bench_recovery(leases, readings, place / "network", say)
+        figures = bench_recovery(
+            leases,
+            readings,
+            place / "network",
+            say,
+            load_s=[each for each in load_s if each],
+            readings_s=readings_s,
+        )
     if as_json:
         typer.echo(json.dumps(figures))
         return
     for name, value in figures.items():
         if not isinstance(value, dict):
             typer.echo(f"{name:20} {value}")
-    typer.echo(f"{'':20} {'with':>10} {'without':>10}")
+    how = [name for name in ("with", "without", "at_work") if name in figures]
+    typer.echo(" ".join((f"{'':20}", *(f"{name:>10}" for name in how))))
     for name in figures["with"]:
-        typer.echo(f"{name:20} {figures['with'][name]:>10} {figures['without'][name]:>10}")
+        typer.echo(" ".join((f"{name:20}", *(f"{figures[each][name]:>10}" for each in how))))
+    if "at_work" in figures:
+        typer.echo(f"{'all_s':20} {figures['at_work']['all_s']}")
 
 
 @app.command()

@@ -78,7 +78,7 @@ def tell(summary: Summary, seconds: float, steps: int | None) -> None:
             ("runs", f"{summary.runs} in {seconds:.0f} s"),
             ("steps", str(summary.steps)),
             ("commits", f"{summary.commits} and {summary.noise} records of noise"),
-            ("events", str(summary.events)),
+            ("events", f"{summary.events} of {len(summary.kinds)} kinds"),
             ("client operations", str(summary.operations)),
             ("trace", summary.trace),
             ("failed", str(len(summary.failed))),

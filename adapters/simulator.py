@@ -50,6 +50,7 @@ from domain.genesis import MINUTE_US, TimeSource
 from domain.l1 import L1Error
 from domain.ledger import Tick
 from domain.ports import LogError
+from domain.rules import RULES
 
 #: Turns of a run with faults; the end without faults comes on top.
 STEPS: Final = (100, 360)
@@ -59,6 +60,7 @@ _LAST_TICKS: Final = 12
 #: A checkpoint is sent when the one before is final: so many blocks, with room.
 _TICKS_TO_ANCHOR: Final = 6
 _REPEATED_ONE_IN: Final = 3
+_WHOLE: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ class Run:
     noise: int
     operations: int
     faults: Mapping[Fault, int]
+    #: How often each kind of event was recorded.
+    kinds: Mapping[str, int]
     #: SHA-256 over everything that happened, in order.
     trace: str
     state_hash: str = ""
@@ -142,6 +146,8 @@ class Simulation:
         self._rng = rng = random.Random(seed)
         self.shards = rng.randrange(1, 4)
         self.source = rng.choice((TimeSource.LOGICAL, TimeSource.BROKER))
+        #: Whether the end is compared with workers that nothing disturbs.
+        self._repeated = self.source is TimeSource.LOGICAL and not seed % _REPEATED_ONE_IN
         self._steps = rng.randrange(*STEPS) if steps is None else steps
         self._trace = _Trace(say)
         self.now_us = START_US
@@ -152,8 +158,11 @@ class Simulation:
         self._idle: dict[str, tuple[int, bytes]] = {}
         self._later: list[tuple[int, str, int, bytes]] = []
         self._instants: list[bytes] = []
+        #: What was deleted of telemetry, for the run that nothing disturbs.
+        self._deleted: dict[tuple[str, int], list[bytes]] = {}
         self._next_act_us = START_US
-        self.network = network = network_of(self.shards, self.source)
+        rules_version = rng.choice(sorted(RULES))
+        self.network = network = network_of(self.shards, self.source, rules_version)
         self.log = MemoryLog(lambda: self.now_us)
         create_topics(network, LocalTopics(self.log))
         self.faults = Faults(rng, only)
@@ -182,6 +191,7 @@ class Simulation:
             chain=self.chain,
             history=self.history,
             now_us=lambda: self.now_us,
+            apart=self._repeated,
         )
         self._clock = self._actor(KEYS.clock)
         around = Around(
@@ -305,6 +315,7 @@ class Simulation:
             noise=self.laws.noise,
             operations=len(self.history.operations),
             faults=Counter(self.faults.seen),
+            kinds=Counter(self.laws.kinds),
             trace=self._trace.digest.hexdigest(),
             state_hash=state_hash,
             law=law,
@@ -412,6 +423,7 @@ class Simulation:
             self.watcher.die()
         if self.faults.strikes(Fault.FOREIGN_RECORD):
             self._soil()
+        self._forget()
         self.cast.act()
 
     def _soil(self) -> None:
@@ -428,6 +440,24 @@ class Simulation:
                 (value, copied, copied[:where] + flipped + copied[where + 1 :], copied[:where])
             )
         self.log.append(topic, shard, value)
+
+    def _forget(self) -> None:
+        """Delete a beginning of a shard's telemetry: no more than commits have consumed."""
+        shard = self._rng.randrange(self.shards)
+        place = (TELEMETRY_TOPIC, shard)
+        first = self.log.start(*place)
+        consumed = self.laws.consumed((Ledger.METERING, shard), *place)
+        if consumed <= first or not self.faults.strikes(Fault.TELEMETRY_DELETED):
+            return
+        for reader in self._readers:
+            # Clients that read everything from its beginning are not wronged here.
+            reader.catch_up(place)
+        start = self._rng.choice((consumed, self._rng.randrange(first, consumed) + 1))
+        records = self.log.read(*place, first, max_bytes=_WHOLE).records
+        kept = self._deleted.setdefault(place, [])
+        kept += [record.value for record in records if record.offset < start]
+        self.log.delete_before(*place, start=start)
+        self._trace.add(f"  {TELEMETRY_TOPIC}[{shard}] begins at {start}")
 
     def _tick_now(self) -> None:
         """The broker's time: it passes, whoever is where."""
@@ -497,20 +527,23 @@ class Simulation:
         for projector in self.projectors:
             projector.check()
         check_rows(self.projectors[0].tables, rows, self.laws, self.history)
-        if self.source is TimeSource.LOGICAL and self.seed % _REPEATED_ONE_IN == 0:
+        if self._repeated:
             check_same_state("undisturbed", self._undisturbed(), state_hash)
         return state_hash
 
     def _anchored(self) -> bool:
         return len(self.laws.totals.seen) == len(self.laws.checkpoints)
 
+    def _whole(self, place: tuple[str, int]) -> list[bytes]:
+        """All that ever was in an input partition."""
+        records = self.log.read(*place, self.log.start(*place), max_bytes=_WHOLE).records
+        return [*self._deleted.get(place, ()), *(record.value for record in records)]
+
     def _undisturbed(self) -> str:
         """The state that the same inputs come to when nothing goes wrong."""
         log = MemoryLog(lambda: 0)
         create_topics(self.network, LocalTopics(log))
-        inputs = {
-            place: self.log.read(*place, 0, max_bytes=1 << 40).records for place in self.places
-        }
+        inputs = {place: self._whole(place) for place in self.places}
         at = dict.fromkeys(self.places, 0)
         quiet = Faults(random.Random(0), [])
         laws = Laws(self.network, log, [])
@@ -531,10 +564,9 @@ class Simulation:
         for tick in [*self._instants[1:], None]:
             for place, records in inputs.items():
                 while at[place] < len(records):
-                    value = records[at[place]].value
-                    log.append(*place, value)
+                    log.append(*place, records[at[place]])
                     at[place] += 1
-                    if at[place] < len(records) and records[at[place]].value == tick:
+                    if at[place] < len(records) and records[at[place]] == tick:
                         break
             _rest_of(workers)
         for worker in workers:

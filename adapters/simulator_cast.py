@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from adapters.actor import Actor
@@ -18,14 +18,15 @@ from adapters.embedded import SystemKeys, derived_signer
 from adapters.simulator_history import Answer, Effect, History, Outcome, Submit
 from adapters.simulator_l1 import SimulatedL1
 from adapters.simulator_mail import Mail
+from adapters.simulator_people import KeyChanges, Node, Person
 from domain.account import AccountOpened, DepositCredited, OpenAccount, Withdraw
 from domain.bid import BidPlaced, BidRow, CancelBid, MeteredLimit, PlaceBids
 from domain.catalogue import SHARES_1, VERSION_1, Catalogue
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC, Ledger
 from domain.genesis import HOUR_US, MINUTE_US, Role
-from domain.ids import AccountId, Address, BidId, Hash32, LeaseId, NodeId, Wide, account_of, derive
+from domain.ids import AccountId, Address, Hash32, LeaseId, NodeId, Wide, account_of, derive
 from domain.ids import shard_of as shard_of_node
-from domain.key import CommandAnswered, RegisterKey
+from domain.key import CommandAnswered, KeyRegistered, KeyRevoked
 from domain.lease import (
     CloseLease,
     CompleteLease,
@@ -38,7 +39,7 @@ from domain.lease import (
     RejectLease,
     TopUpLease,
 )
-from domain.ledger import ChangeParameter
+from domain.ledger import ActivateRules, ChangeParameter
 from domain.node import (
     Amount,
     AttestationRow,
@@ -58,6 +59,7 @@ from domain.provider import (
     UnbondStake,
     provider_of,
 )
+from domain.rules import RULES
 from domain.telemetry import Batch
 
 NANO: Final = 1_000_000_000
@@ -68,6 +70,29 @@ CAPACITY: Final = (
     Amount(resource="storage.hot", amount=1_000_000),
 )
 _PRICES: Final = Catalogue(VERSION_1, SHARES_1)
+#: What the operator changes while everything runs; some of it is out of bounds.
+_SETTINGS: Final = (
+    ("round_us", tuple(n * MINUTE_US for n in (1, 5, 20, -1, 10**6))),
+    ("epoch_us", tuple(n * HOUR_US for n in (0, 2, 3, 5, 10**3))),
+    ("sla_window_us", (2 * HOUR_US, 4 * HOUR_US)),
+    ("closing_us", tuple(n * MINUTE_US for n in (10, 60, 90))),
+    ("ready_within_us", (0, HOUR_US, 3 * HOUR_US)),
+    ("node_down_us", tuple(n * MINUTE_US for n in (10, 60, 120))),
+    ("maturity_us", (0, HOUR_US, 2 * HOUR_US)),
+    ("pot_us", (0, HOUR_US)),
+    ("minimum_charge_us", (0, 10 * MINUTE_US, HOUR_US)),
+    ("stake_hours", (1, 400, 500)),
+    ("slash_hour_ppm", (0, 10_000, 1_000_000)),
+    ("no_such_thing", (1,)),
+)
+#: What a shard judges telemetry by: it makes a difference which of the two it reads first.
+_OF_SHARDS: Final = (
+    ("usage_window_us", tuple(n * MINUTE_US for n in (0, 20, 60, 90))),
+    ("batch_rows", (0, 1, 10_000)),
+    ("generations", (2, 64)),
+    ("early_us", (0, 5 * MINUTE_US)),
+    ("late_us", (0, HOUR_US, 24 * HOUR_US)),
+)
 #: The reader of the ledgers, as histories number processes.
 LEDGER_READER: Final = 0
 
@@ -81,35 +106,6 @@ class _Lease:
     ready_us: int = 0
     ended: bool = False
     generation: int = 0
-
-
-@dataclass(slots=True)
-class _Node:
-    name: str
-    actor: Actor
-    id: NodeId | None = None
-    attested: bool = False
-    offered: bool = False
-    silent: int = 0
-
-
-@dataclass(slots=True)
-class _Person:
-    name: str
-    actor: Actor
-    opened: bool = False
-    provider: bool = False
-    registered: bool = False
-    bonded: bool = False
-    funded: bool = False
-    nodes: list[_Node] = field(default_factory=list)
-    bids: list[BidId] = field(default_factory=list)
-    #: Instants for which no second attempt is made.
-    patience: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def account(self) -> AccountId:
-        return account_of(self.actor.key)
 
 
 ActorOf = Callable[[Signer], Actor]
@@ -130,8 +126,13 @@ class Cast:
         chain: SimulatedL1,
         history: History,
         now_us: Callable[[], int],
+        apart: bool,
     ) -> None:
-        """Draw who there is; ``actor`` makes a signer whose records are mailed."""
+        """Draw who there is; ``actor`` makes a signer whose records are mailed.
+
+        With ``apart`` nothing is changed that decides on telemetry of the same instant, so that
+        the state at the end does not depend on which of them a shard reads first.
+        """
         self._rng = rng
         self._shards = shards
         self._chain = chain
@@ -141,23 +142,29 @@ class Cast:
         self._operator = actor(keys.operator)
         self._stranger = actor(derived_signer(seed, "stranger"))
         self._mail = mail
-        self.people: list[_Person] = []
+        self.people: list[Person] = []
         for number in range(rng.randrange(1, 3)):
-            person = _Person(f"provider-{number}", actor(derived_signer(seed, f"p{number}")))
+            person = self._person(f"provider-{number}", actor(derived_signer(seed, f"p{number}")))
             person.provider = True
             for place in range(rng.randrange(1, 3)):
                 name = f"node-{number}-{place}"
-                person.nodes.append(_Node(name, actor(derived_signer(seed, name))))
+                person.nodes.append(Node(name, actor(derived_signer(seed, name))))
             self.people.append(person)
         for number in range(rng.randrange(1, 4)):
             name = f"buyer-{number}"
-            self.people.append(_Person(name, actor(derived_signer(seed, name))))
+            self.people.append(self._person(name, actor(derived_signer(seed, name))))
         self._by_account = {person.account: person for person in self.people}
-        self._nodes: dict[bytes, _Node] = {}
+        self._nodes: dict[bytes, Node] = {}
         self._node_keys = {node.actor.key: node for p in self.people for node in p.nodes}
         self._leases: dict[bytes, _Lease] = {}
         self._rates: dict[bytes, int] = {}
-        self._offers: dict[bytes, _Person] = {}
+        self._offers: dict[bytes, Person] = {}
+        self._keys = KeyChanges(rng, seed=seed, actor=actor, send=self._send, apart=apart)
+        self._settings = _SETTINGS if apart else (*_SETTINGS, *_OF_SHARDS)
+
+    @staticmethod
+    def _person(name: str, actor: Actor) -> Person:
+        return Person(name, actor, account_of(actor.key))
 
     # What they read
 
@@ -174,6 +181,8 @@ class Cast:
                         code=event.code,
                     )
                 )
+            case KeyRegistered() | KeyRevoked():
+                self._keys.see(event)
             case AccountOpened():
                 if (person := self._by_account.get(event.account)) is not None:
                     person.opened = True
@@ -226,6 +235,7 @@ class Cast:
                 self._chain.claim(person.account)
             if self._chance(25):
                 self._withdraw(person)
+            self._keys.act(person)
             if person.provider:
                 self._provide(person)
             else:
@@ -234,18 +244,20 @@ class Cast:
         self._telemetry()
         if self._chance(5):
             self._garbage()
-        if self._chance(25):
-            minutes = self._rng.choice((1, 5, 20, -1, 10**6))
-            self._send(self._operator, ChangeParameter(name="round_us", value=minutes * MINUTE_US))
+        self._operate()
+
+    def _operate(self) -> None:
+        """The operator: parameters within their bounds and beyond, versions of the rules."""
+        if self._chance(12):
+            name, values = self._rng.choice(self._settings)
+            value = self._rng.choice(values)
+            self._send(self._operator, ChangeParameter(name=name, value=value))
+        if self._chance(15):
+            version = self._rng.choice(sorted(RULES))
+            self._send(self._operator, ActivateRules(version=version))
 
     def _chance(self, one_in: int) -> bool:
         return self._rng.randrange(one_in) == 0
-
-    def _ready_to(self, person: _Person, what: str) -> bool:
-        """Whether to do it now: not again before an answer had time to come."""
-        left = person.patience.get(what, 0)
-        person.patience[what] = left - 1 if left else 2
-        return left == 0
 
     def _send(self, actor: Actor, command: Any, *kinds: str, rows: int = 1) -> int:
         """Send a command; ``kinds`` are those of the ids that it can make."""
@@ -262,8 +274,8 @@ class Cast:
             )
         return number
 
-    def _open(self, person: _Person) -> None:
-        if not self._ready_to(person, "open"):
+    def _open(self, person: Person) -> None:
+        if not person.ready_to("open"):
             return
         payee = Address(derive(person.name, b"payee") + bytes(4))
         self._send(person.actor, OpenAccount(payee=payee))
@@ -272,31 +284,32 @@ class Cast:
             nano = 5_000 * len(person.nodes) if person.provider else self._rng.randrange(20, 900)
             self._chain.deposit(person.account, nano * NANO)
 
-    def _withdraw(self, person: _Person) -> None:
+    def _withdraw(self, person: Person) -> None:
         nano = self._rng.choice((0, 1, NANO, 7 * NANO, 10**6 * NANO))
         self._send(person.actor, Withdraw(amount_nano=Wide(nano)))
 
-    def _provide(self, person: _Person) -> None:
-        if not person.registered and self._ready_to(person, "register"):
+    def _provide(self, person: Person) -> None:
+        if not person.registered and person.ready_to("register"):
             self._send(person.actor, self._registration())
-        if any(node.id is None for node in person.nodes) and self._ready_to(person, "nodes"):
+        if any(node.id is None for node in person.nodes) and person.ready_to("nodes"):
             rows = tuple(
                 NodeRow(
                     key=node.actor.key,
                     region="eu",
                     capacity=CAPACITY,
                     identities=(Hash32(derive("device", node.name) * 2),),
+                    proof=b"" if self._chance(9) else self._proof(person, node),
                 )
                 for node in person.nodes
             )
             self._send(person.actor, RegisterNodes(nodes=rows), "node", rows=len(rows))
         if person.registered and person.funded and not person.bonded:
-            if self._ready_to(person, "bond"):
+            if person.ready_to("bond"):
                 nano = 4_000 * len(person.nodes) * NANO
                 self._send(person.actor, BondStake(amount_nano=Wide(nano)))
             return
         wanted = [node for node in person.nodes if node.id is not None and not node.offered]
-        if wanted and self._ready_to(person, "offer"):
+        if wanted and person.ready_to("offer"):
             offers = tuple(
                 OfferRow(
                     node=node.id,
@@ -310,7 +323,11 @@ class Cast:
             self._send(person.actor, PlaceOffers(offers=offers), "offer", rows=len(offers))
         self._serve(person)
 
-    def _serve(self, person: _Person) -> None:
+    @staticmethod
+    def _proof(person: Person, node: Node) -> bytes:
+        return node.actor.prove(person.account, Role.NODE)
+
+    def _serve(self, person: Person) -> None:
         own = {node.id for node in person.nodes}
         fresh = [
             each.lease
@@ -331,9 +348,6 @@ class Cast:
         offers = [offer for offer, owner in self._offers.items() if owner is person]
         if offers and self._chance(40):
             self._send(person.actor, WithdrawOffer(offer=self._rng.choice(offers)))  # type: ignore[arg-type]
-        if self._chance(50):
-            key = derived_signer(b"gateway", person.name).public
-            self._send(person.actor, RegisterKey(key=key, role=Role.GATEWAY))
 
     def _registration(self) -> RegisterProvider:
         return RegisterProvider(
@@ -345,7 +359,7 @@ class Cast:
             penalty_ppm=100_000,
         )
 
-    def _buy(self, person: _Person) -> None:
+    def _buy(self, person: Person) -> None:
         rng = self._rng
         if person.funded and self._chance(3):
             limit = rng.choice((1, 4_000, 4_000, 5_000)) * 1_000_000 + (7 if self._chance(9) else 0)
@@ -422,13 +436,14 @@ class Cast:
         wild = self._rng.choice((0, 0, 0, 0, 0, 0, 0, 0, -1, 10**15)) if self._chance(4) else 0
         return max(0, lease.rate * ((now_us - lease.ready_us) // 1_000_000) + wild)
 
-    def _batch(self, node: _Node, rows: list[tuple[_Lease, int]]) -> None:
+    def _batch(self, node: Node, rows: list[tuple[_Lease, int]]) -> None:
         assert node.id is not None
         now_us = self._now_us()
         shard = shard_of_node(node.id, self._shards)
         if self._chance(30):
             shard = self._rng.randrange(self._shards)
-        node.actor.telemetry(
+        person = next(each for each in self.people if node in each.nodes)
+        self._keys.reporter(person, node).telemetry(
             shard,
             Batch(
                 nodes=(node.id,),

@@ -45,6 +45,7 @@ class Fault(StrEnum):
     SNAPSHOTS_DROPPED = "snapshots are dropped"
     CUT_STEP = "a step is cut anywhere"
     FOREIGN_RECORD = "bytes, copies and forgeries on a ledger"
+    TELEMETRY_DELETED = "the beginning of telemetry is deleted, once it is consumed"
     SEND_LOST_WRITTEN = "a client's answer is lost, the record is written"
     SEND_LOST_UNWRITTEN = "a client's answer is lost, the record is not written"
     SEND_LATE = "a client's record arrives late, after others of its own"
@@ -71,6 +72,7 @@ SELDOM: Final = frozenset(
     {
         Fault.INDEX_DROPPED,
         Fault.SNAPSHOTS_DROPPED,
+        Fault.TELEMETRY_DELETED,
         Fault.SEND_SHUFFLED,
         Fault.SENDER_DIES_BEFORE_BROADCAST,
         Fault.SENDER_DIES_AFTER_BROADCAST,

@@ -7,6 +7,7 @@ want to see its events.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
@@ -14,6 +15,7 @@ from typing import Any, Final, NoReturn
 from adapters.bootstrap import Network, verify
 from adapters.memory_log import MemoryLog
 from adapters.simulator_l1 import SimulatedL1
+from adapters.simulator_laws_in_force import InForce
 from adapters.worker_reading import writer_of
 from domain.account import ClaimSettled
 from domain.catalogue import SHARES_1, VERSION_1, Catalogue
@@ -79,11 +81,14 @@ class Laws:
         self._lines: dict[tuple[bytes, str], tuple[int, int]] = {}
         self.balances: dict[Place, int] = {}
         self.totals = Totals()
+        self._in_force = InForce(network.genesis.rules_version)
         #: What each epoch's checkpoint lets every account claim in all.
         self.payouts: dict[int, dict[bytes, int]] = {0: {}}
         self.checkpoints: dict[int, bytes] = {}
         self.commits = 0
         self.events = 0
+        #: Events by kind: a market in which nothing happens breaks no law.
+        self.kinds: Counter[str] = Counter()
         self.records = 0
 
     def new_chain(self, seat: Seat) -> ChainReader:
@@ -104,6 +109,10 @@ class Laws:
     def height(self, seat: Seat) -> int:
         """The head of a ledger."""
         return self._ledgers[seat].chain.height
+
+    def consumed(self, seat: Seat, topic: str, partition: int) -> int:
+        """The offset up to which a ledger's commits have consumed a partition."""
+        return self._consumed.get((seat, topic, partition), 0)
 
     # The chain
 
@@ -156,13 +165,19 @@ class Laws:
         if body.tree_size != ledger.events:
             why = f"{_named(ledger.seat)} {height}: {body.tree_size}, not {ledger.events}"
             _broken("the tree has every event once", why)
+        events = []
         for data in body.events:
             recorded = unpack_event(data)
             event = codec.decode(codec.kind(recorded.schema), recorded.payload)
+            events.append(event)
             self.events += 1
+            self.kinds[type(event).__name__] += 1
             self._check_event(ledger.seat, event)
             for see in self._see:
                 see(*ledger.seat, event)
+        broken = self._in_force.commit(ledger.seat, height, body.rules_version, body.runs, events)
+        if broken is not None:
+            _broken(broken[0], f"{_named(ledger.seat)} {height}: {broken[1]}")
         if ledger.seat[0] is Ledger.MARKET:
             self._check_sums(height)
 

@@ -206,10 +206,14 @@ class Reader:
         place = self._rng.choice(list(self._at))
         self._read(place, self._rng.choice((1, 500, _WHOLE)))
 
+    def catch_up(self, place: tuple[str, int]) -> None:
+        """Read one partition to its end."""
+        self._read(place, _WHOLE)
+
     def finish(self) -> None:
         """Read every partition to its end."""
         for place in self._at:
-            self._read(place, _WHOLE)
+            self.catch_up(place)
 
     def _read(self, place: tuple[str, int], max_bytes: int) -> None:
         asked = self._at[place]

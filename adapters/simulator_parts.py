@@ -87,9 +87,9 @@ def _codec() -> AvroCodec:
     return AvroCodec()
 
 
-@lru_cache(maxsize=8)
-def network_of(shards: int, source: TimeSource) -> Network:
-    """The network of all seeds with P shards and one source of time."""
+@lru_cache(maxsize=16)
+def network_of(shards: int, source: TimeSource, rules_version: int) -> Network:
+    """The network of all seeds with P shards, one source of time and one version to begin with."""
     genesis = genesis_of(
         KEYS,
         name=f"simulated-{source.value.lower()}",
@@ -98,6 +98,7 @@ def network_of(shards: int, source: TimeSource) -> Network:
         parameters=PARAMETERS,
         chain_id=CHAIN_ID,
         vault=VAULT,
+        rules_version=rules_version,
     )
     return Network.of(genesis, shards, _codec())
 

@@ -38,6 +38,7 @@ class Summary:
     operations: int = 0
     failed: list[Run] = field(default_factory=list)
     faults: dict[Fault, Fates] = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
     by_time: Counter[str] = field(default_factory=Counter)
     _digest: Any = field(default_factory=hashlib.sha256)
 
@@ -49,6 +50,7 @@ class Summary:
         self.events += run.events
         self.noise += run.noise
         self.operations += run.operations
+        self.kinds.update(run.kinds)
         self.by_time[run.time_source] += 1
         self._digest.update(run.trace.encode())
         if run.failed:
@@ -75,6 +77,7 @@ class Summary:
             "steps": self.steps,
             "commits": self.commits,
             "events": self.events,
+            "kinds": dict(sorted(self.kinds.items())),
             "noise": self.noise,
             "operations": self.operations,
             "trace": self.trace,

@@ -11,17 +11,26 @@ import pytest
 import adapters.bootstrap
 import adapters.simulator
 import adapters.worker_reading
+import domain.metering
 from adapters.ledger_application import LedgerApplication
 from adapters.simulator_faults import Crash, Fault, FaultyOutbox
+from adapters.simulator_laws_in_force import SIGNS_NOTHING, TAKEN_OVER, VERSION
 from adapters.simulator_parts import Parts, SenderProcess, TablesInMemory
 from adapters.worker import Worker
+from adapters.worker_reading import Reading
 from domain.account import DepositCredited
 from domain.chain import BODY_CHANGED, ChainReader, Counted, Noise
-from domain.commit import CommitHeader, body_of, parse
+from domain.commit import CommitHeader, InputRun, body_of, parse
 from domain.gate import Sequences
 from domain.ids import Wide
+from domain.key import KeyRegistered, KeyRevoked
+from domain.ledger import ParameterChanged, RulesActivated
+from domain.market_folds import Holder, Keys
+from domain.metering import FOLD
+from domain.metering_market import LEARN
 from domain.ports import LogRecord
-from domain.processor import Emitted, Versioned
+from domain.processor import Emitted, Processor, Versioned
+from domain.telemetry import KeyWithdrawn
 from projections.fold import fold
 from projections.following import Position, ProjectedCommit
 
@@ -105,6 +114,33 @@ def _changed(event: DepositCredited, nano: tuple[int, int]) -> DepositCredited:
     return replace(event, postings=postings)
 
 
+class Nostalgic(Worker):
+    """Looks once more at the last input that it has consumed before it goes on."""
+
+    def _stand_after(self, reading: Reading, run: InputRun) -> None:
+        super()._stand_after(reading, run)
+        if reading.source.ledger is None and run.next:
+            self._fetch(reading, run.next - 1)
+
+
+def _deaf_to(kind: type[Any]) -> tuple[Any, str, Any]:
+    """A metering shard that takes no notice of one kind of the market's events."""
+    heard = {each: taught for each, taught in LEARN.items() if each is not kind}
+    return domain.metering, "LEARN", heard
+
+
+def _forgetful_of(kind: type[Any]) -> tuple[Any, str, Any]:
+    """A metering shard whose folds do not follow one kind of its own events."""
+    kept = {each: fold for each, fold in FOLD.items() if each is not kind}
+    return domain.metering, "FOLD", kept
+
+
+def _only_registrations(self: Keys, event: Any) -> None:
+    """Keys come into force, and none goes out."""
+    if isinstance(event, KeyRegistered):
+        self._holders[event.key] = Holder(event.key, event.role, event.account, event.node)
+
+
 def _every_number_is_new(self: Sequences, *given: Any) -> None:
     """Whatever was answered is decided again."""
 
@@ -175,5 +211,47 @@ BUGS = (
         frozenset({"what clients were told is so", "nothing else stops a process"}),
         40,
         [(Sequences, "judge", _every_number_is_new)],
+    ),
+    Bug(
+        "a market that obeys a key that it has revoked",
+        frozenset({SIGNS_NOTHING}),
+        40,
+        [(Keys, "apply", _only_registrations)],
+    ),
+    Bug(
+        "a shard that does not learn of a revoked key",
+        frozenset({TAKEN_OVER}),
+        40,
+        [_deaf_to(KeyRevoked)],
+    ),
+    Bug(
+        "a shard that hears a key that it knows to be revoked",
+        frozenset({SIGNS_NOTHING}),
+        40,
+        [_forgetful_of(KeyWithdrawn)],
+    ),
+    Bug(
+        "a shard that does not take over a parameter",
+        frozenset({TAKEN_OVER}),
+        40,
+        [_deaf_to(ParameterChanged)],
+    ),
+    Bug(
+        "a shard that goes on by the old rules",
+        frozenset({TAKEN_OVER}),
+        40,
+        [_deaf_to(RulesActivated)],
+    ),
+    Bug(
+        "a step that goes on after it has activated rules",
+        frozenset({VERSION}),
+        80,
+        [(Processor, "step_ends", property(lambda self: False))],
+    ),
+    Bug(
+        "a worker that starts from an input that is consumed",
+        frozenset({"the system comes to rest"}),
+        40,
+        [(adapters.bootstrap, "Worker", Nostalgic)],
     ),
 )

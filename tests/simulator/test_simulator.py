@@ -11,6 +11,7 @@ from itertools import count
 
 import pytest
 
+from adapters.bootstrap import LEDGER_EVENTS
 from adapters.cli_simulate import tell
 from adapters.simulator import Run, simulate
 from adapters.simulator_faults import Fault
@@ -20,6 +21,16 @@ from tests.support.fault_matrix import FaultMatrix, Seen
 
 LONG = os.environ.get("SYNOR_LONG") == "1"
 RUNS = 10_000 if LONG else 200
+#: Kinds of events that come of what nobody in a simulated market does, or of what is too long.
+NEVER = {
+    *("AccountAdmitted", "PayeeSet", "PriceRowAdded", "ReclaimAnnounced", "WriterRotated"),
+    *("NodeRetired", "NodeWithdrawn", "PayablesAdded", "PayoutsAdded", "StakeReleased"),
+}
+#: Those of a node that contradicts itself, which some hundred seeds may not see.
+SELDOM = {
+    *("ContradictionFound", "EvidenceAccepted", "PotOpened", "PotDivided"),
+    *("StakeForfeited", "StakeFrozen", "StakeThawed", "LeaseRejected"),
+}
 TEST = "tests/simulator/test_simulator.py"
 
 
@@ -45,6 +56,9 @@ def test_whatever_goes_wrong_no_law_breaks(fault_matrix: FaultMatrix) -> None:
                 test=TEST,
             )
         )
+    kinds = {kind.__name__ for made in LEDGER_EVENTS.values() for kind in made}
+    expected = kinds - NEVER - (set() if LONG else SELDOM)
+    assert expected <= set(summary.kinds), "a market in which little happens proves little"
     assert min(summary.by_time.values()) > RUNS // 4, "both sources of time"
 
 

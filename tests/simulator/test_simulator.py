@@ -29,7 +29,7 @@ NEVER = {
 #: Those of a node that contradicts itself, which some hundred seeds may not see.
 SELDOM = {
     *("ContradictionFound", "EvidenceAccepted", "PotOpened", "PotDivided"),
-    *("StakeForfeited", "StakeFrozen", "StakeThawed", "LeaseRejected"),
+    *("StakeForfeited", "StakeFrozen", "StakeThawed"),
 }
 TEST = "tests/simulator/test_simulator.py"
 

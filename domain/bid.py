@@ -23,6 +23,7 @@ from domain.round import (
     QUANTITY_OUT_OF_RANGE,
     TOO_MANY_LIVE_ORDERS,
 )
+from domain.text import is_name
 
 
 @record("synor.market.v1.MeteredLimit")
@@ -165,7 +166,9 @@ BidState = LiveBid | FilledBid | CancelledBid
 
 # Refusals
 
-REGION_TOO_LONG: Final[Code] = code(510, "region_too_long", "Name a region of a registered node.")
+ORDER_REGION_INVALID: Final[Code] = code(
+    510, "order_region_invalid", "Name a region of a registered node."
+)
 LOT_DOES_NOT_DIVIDE: Final[Code] = code(
     511, "lot_does_not_divide", "Give a lot above zero that divides the quantity, or none."
 )
@@ -292,8 +295,8 @@ def _wrong_terms(row: BidRow, catalogue: Catalogue, parameters: Parameters) -> R
         return Refused(QUANTITY_OUT_OF_RANGE, f"{row.quantity_milli} milli")
     if not 0 <= row.limit_nano <= QUANTITY_MAX or row.limit_nano % parameters.price_tick_nano:
         return Refused(PRICE_OFF_TICK, f"{row.limit_nano}, tick {parameters.price_tick_nano}")
-    if len(row.region) > parameters.region_length:
-        return Refused(REGION_TOO_LONG, f"{len(row.region)} characters")
+    if len(row.region) > parameters.region_length or not is_name(row.region):
+        return Refused(ORDER_REGION_INVALID, row.region)
     if row.lot_milli < 0 or row.quantity_milli % (row.lot_milli or row.quantity_milli):
         return Refused(LOT_DOES_NOT_DIVIDE, f"{row.lot_milli} of {row.quantity_milli} milli")
     if not 0 < row.term_us <= parameters.term_max_us:

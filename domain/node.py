@@ -23,6 +23,7 @@ from domain.invariant import invariant
 from domain.key import KEY_EXISTS, KEY_NOT_PROVEN
 from domain.record import record
 from domain.refusal import Refused, code
+from domain.text import is_name
 
 
 @record("synor.market.v1.Amount")
@@ -181,7 +182,7 @@ class RetireNode:
 # Refusals
 
 REGION_INVALID: Final = code(
-    410, "region_invalid", "Name a region in 1 to 64 characters without spaces around it."
+    410, "region_invalid", "Name a region in 1 to 64 characters of ASCII, no space around it."
 )
 CAPACITY_INVALID: Final = code(
     411, "capacity_invalid", "List 1 to 32 allocated catalogue resources, each once, above zero."
@@ -246,8 +247,8 @@ def decide_register(
         return Refused(KEY_EXISTS, row.key.hex())
     if not key_proven:
         return Refused(KEY_NOT_PROVEN, row.key.hex())
-    if not 1 <= len(row.region) <= parameters.region_length or row.region != row.region.strip():
-        return Refused(REGION_INVALID, row.region[: parameters.region_length])
+    if not 1 <= len(row.region) <= parameters.region_length or not is_name(row.region):
+        return Refused(REGION_INVALID, row.region)
     wrong = _wrong_capacity(row.capacity, catalogue, parameters.node_rows)
     if wrong:
         return Refused(CAPACITY_INVALID, wrong)

@@ -22,6 +22,7 @@ from domain.journal import NOBODY, Posting, Purse, move
 from domain.record import record
 from domain.refusal import Refused, code
 from domain.stake import Stake, StakeTaken, bonded_in, parts_of, taken_from, unbonding_in
+from domain.text import is_shown_whole
 
 
 def provider_of(account: bytes) -> ProviderId:
@@ -236,6 +237,9 @@ COMMITMENT_OUT_OF_BOUNDS: Final = code(
     403, "commitment_out_of_bounds", "Keep the commitment within the bounds that are named."
 )
 LOCATION_TOO_LONG: Final = code(404, "location_too_long", "Name the place in 100 characters.")
+LOCATION_HIDDEN: Final = code(
+    405, "location_hides_characters", "Leave out control characters and what cannot be seen."
+)
 STAKE_IS_FROZEN: Final = code(
     406, "stake_is_frozen", "Wait until the open pot is divided; then unbond what thaws."
 )
@@ -276,6 +280,8 @@ def decide_register(
             return Refused(COMMITMENT_OUT_OF_BOUNDS, f"{name} {value} is not in {low}..{high}")
     if len(command.location) > location_length:
         return Refused(LOCATION_TOO_LONG, f"{len(command.location)} characters")
+    if not is_shown_whole(command.location):
+        return Refused(LOCATION_HIDDEN, command.location)
     return ProviderRegistered(
         at_us=now_us,
         provider=provider_of(account),

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from domain.invariant import invariant
+from domain.text import shown
+
+DETAIL_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +29,17 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A refusal of one command, batch or row, with the figures that explain it."""
+    """A refusal of one command, batch or row, with the figures that explain it.
+
+    The detail is short, and shows what it repeats of an input as it can be seen.
+    """
 
     code: Code
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        # Details repeat what strangers sent, stand in events, and are remembered with numbers.
+        object.__setattr__(self, "detail", shown(self.detail, DETAIL_CHARACTERS))
 
     def __str__(self) -> str:
         said = f"{self.code.number} {self.code.name}"

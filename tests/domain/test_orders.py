@@ -175,7 +175,9 @@ REFUSED_BIDS: list[tuple[str, dict[str, Any]]] = [
     ("quantity_out_of_range", {"quantity_milli": 0}),
     ("price_off_tick", {"limit_nano": 5 * SYNOR + 1}),
     ("price_off_tick", {"limit_nano": -1000}),
-    ("region_too_long", {"region": "e" * 65}),
+    ("order_region_invalid", {"region": "e" * 65}),
+    ("order_region_invalid", {"region": "eu\0"}),
+    ("order_region_invalid", {"region": "\u0435u"}),  # a Cyrillic letter that looks the same
     ("lot_does_not_divide", {"lot_milli": 300}),
     ("lot_does_not_divide", {"lot_milli": -DEVICE}),
     ("term_out_of_range", {"term_us": 0}),

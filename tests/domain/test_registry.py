@@ -383,6 +383,8 @@ NODE_REFUSALS: list[tuple[str, str, Callable[[World, NodeId], Any]]] = [
     ),
     ("alice", "commitment_out_of_bounds", lambda w, n: provider_command(penalty_ppm=1_000_001)),
     ("alice", "location_too_long", lambda w, n: provider_command(location="x" * 101)),
+    ("alice", "location_hides_characters", lambda w, n: provider_command(location="Oslo\x1b[2J")),
+    ("alice", "location_hides_characters", lambda w, n: provider_command(location="\u202eolsO")),
     ("gateway", "too_many_rows", lambda w, n: RegisterNodes(nodes=(node_row("n2"),) * 6)),
     ("gateway", "key_role_not_allowed", lambda w, n: RegisterNodes(nodes=())),
     ("alice", "not_a_provider", lambda w, n: RegisterNodes(nodes=())),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,25 +80,34 @@ def _until_stopped() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """What a role is run with: its network, when to end, where it speaks, its figures."""
+
+    deployment: Deployment
+    stop: threading.Event
+    say: Callable[[str], None]
+    metrics: Metrics | None
+
+
 @contextmanager
-def _metrics(port: int | None, as_json: bool) -> Iterator[Metrics | None]:
-    """The figures of this process, served on a port of loopback while it works."""
-    if port is None:
-        yield None
-        return
-    from adapters.metrics import LOOPBACK, Metrics
+def _role(
+    network: Path, kafka: str | None, metrics_port: int | None, *, quiet: bool
+) -> Iterator[_Role]:
+    """A role until it is told to stop; its figures on a port of loopback where one is asked for."""
+    deployment = deployment_of(network, kafka)
+    say = noted if quiet else said
+    with ExitStack() as stack:
+        stop = stack.enter_context(_until_stopped())
+        made: Metrics | None = None
+        if metrics_port is not None:
+            from adapters.metrics import LOOPBACK, Metrics
 
-    made = Metrics()
-    served = made.serve(port)
-    _say(as_json)(f"Figures for Prometheus at http://{LOOPBACK}:{served.port}/metrics")
-    try:
-        yield made
-    finally:
-        served.stop()
-
-
-def _say(as_json: bool) -> Callable[[str], None]:
-    return noted if as_json else said
+            made = Metrics()
+            served = made.serve(metrics_port)
+            stack.callback(served.stop)
+            say(f"Figures for Prometheus at http://{LOOPBACK}:{served.port}/metrics")
+        yield _Role(deployment, stop, say, made)
 
 
 # Topics
@@ -120,13 +129,13 @@ def create(
 
     On a secured Kafka, as the brokers' administrator: users and rights of each role too.
     """
-    from adapters import roles, roles_security
+    from adapters import roles_security, roles_topics
 
     deployment = deployment_of(network, kafka, genesis)
     users = roles_security.principals_of(deployment, principals)
     if new_passwords and users is None:
         raise Asked("--new-passwords is for a secured Kafka.", "Write [log.security] first.")
-    roles.create(deployment)
+    roles_topics.create(deployment)
     if users is not None:
         roles_security.secure(deployment, users, new_passwords=new_passwords)
     made = deployment.network.topics()
@@ -158,15 +167,15 @@ def check(
     where a topic or right is missing or weaker than needed, and where a ledger has a fault with
     the code that `synor audit` has for it: 10 fork, 11 truncated, 12 corrupt, 13 unknown_version.
     """
-    from adapters import roles, roles_security
+    from adapters import roles_security, roles_topics
 
     deployment = deployment_of(network, kafka, genesis)
-    complaints = [*roles.check(deployment)]
+    complaints = [*roles_topics.check(deployment)]
     users = roles_security.principals_of(deployment, principals)
     if users is not None:
         complaints += roles_security.weaker(deployment, users)
     missing = any("does not exist" in each for each in complaints)
-    found = [] if settings_only or missing else roles.look_over(deployment)
+    found = [] if settings_only or missing else roles_topics.look_over(deployment)
     fault = next((each.fault for each in found if each.fault is not None), None)
     failure: Failure | None = None
     if fault is not None:
@@ -266,9 +275,8 @@ def metering(
         raise Asked("--shards and --group are two ways to share the work.", "Take one of them.")
     from adapters.roles_group import work_in_group
 
-    deployment = deployment_of(network, kafka)
-    with _until_stopped() as stop, _metrics(metrics_port, as_json) as metrics:
-        work_in_group(deployment, group, member, stop, _say(as_json), metrics)
+    with _role(network, kafka, metrics_port, quiet=as_json) as role:
+        work_in_group(role.deployment, group, member, role.stop, role.say, role.metrics)
 
 
 @work.command("settlement")
@@ -283,13 +291,17 @@ def settlement(
 
 
 @work.command("events")
-def events(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+def events(
+    network: Network = HERE,
+    kafka: Kafka = None,
+    metrics_port: MetricsPort = None,
+    as_json: Json = False,
+) -> None:
     """Publish every event of the ledgers as a CloudEvent to synor.events.v1."""
     from adapters import roles
 
-    deployment = deployment_of(network, kafka)
-    with _until_stopped() as stop:
-        roles.events(deployment, stop, _say(as_json))
+    with _role(network, kafka, metrics_port, quiet=as_json) as role:
+        roles.events(role.deployment, role.stop, role.say, role.metrics)
 
 
 def _work(
@@ -303,12 +315,11 @@ def _work(
     from adapters import roles
     from domain.commit import Ledger
 
-    deployment = deployment_of(network, kafka)
     ledger = Ledger[name]
-    most = deployment.network.shards if ledger is Ledger.METERING else 1
-    chosen = tuple(range(most)) if shards is None else shards_of(shards, most)
-    with _until_stopped() as stop, _metrics(metrics_port, as_json) as metrics:
-        roles.work(deployment, ledger, chosen, stop, _say(as_json), metrics)
+    with _role(network, kafka, metrics_port, quiet=as_json) as role:
+        most = role.deployment.network.shards if ledger is Ledger.METERING else 1
+        chosen = tuple(range(most)) if shards is None else shards_of(shards, most)
+        roles.work(role.deployment, ledger, chosen, role.stop, role.say, role.metrics)
 
 
 def shards_of(text: str, most: int) -> tuple[int, ...]:
@@ -328,22 +339,30 @@ def shards_of(text: str, most: int) -> tuple[int, ...]:
 # The others
 
 
-def clock(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+def clock(
+    network: Network = HERE,
+    kafka: Kafka = None,
+    metrics_port: MetricsPort = None,
+    as_json: Json = False,
+) -> None:
     """Tick every second to every partition; any number of clocks may run."""
     from adapters import roles
 
-    deployment = deployment_of(network, kafka)
-    with _until_stopped() as stop:
-        roles.clock(deployment, stop, _say(as_json))
+    with _role(network, kafka, metrics_port, quiet=as_json) as role:
+        roles.clock(role.deployment, role.stop, role.say, role.metrics)
 
 
-def watch(network: Network = HERE, kafka: Kafka = None, as_json: Json = False) -> None:
+def watch(
+    network: Network = HERE,
+    kafka: Kafka = None,
+    metrics_port: MetricsPort = None,
+    as_json: Json = False,
+) -> None:
     """Sign into the commands what is final in the vault on the L1."""
     from adapters import roles
 
-    deployment = deployment_of(network, kafka)
-    with _until_stopped() as stop:
-        roles.watch(deployment, stop, _say(as_json))
+    with _role(network, kafka, metrics_port, quiet=as_json) as role:
+        roles.watch(role.deployment, role.stop, role.say, role.metrics)
 
 
 def send(
@@ -355,9 +374,8 @@ def send(
     """Take every checkpoint to the L1; one process for each signing key."""
     from adapters import roles
 
-    deployment = deployment_of(network, kafka)
-    with _until_stopped() as stop, _metrics(metrics_port, as_json) as metrics:
-        roles.send(deployment, stop, _say(as_json), metrics)
+    with _role(network, kafka, metrics_port, quiet=as_json) as role:
+        roles.send(role.deployment, role.stop, role.say, role.metrics)
 
 
 def serve(
@@ -366,21 +384,22 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Instead of that of the settings.")
     ] = None,
+    metrics_port: MetricsPort = None,
     as_json: Json = False,
 ) -> None:
     """Follow the ledgers into the read models, and serve the query API and its pages."""
     from adapters import roles
 
-    deployment = deployment_of(network, kafka)
-    if port is not None:
-        deployment.settings = replace(deployment.settings, api_port=port)
+    with _role(network, kafka, metrics_port, quiet=True) as role:
+        settings = role.deployment.settings
+        if port is not None:
+            settings = role.deployment.settings = replace(settings, api_port=port)
 
-    def ready(web: Server) -> None:
-        url = f"http://{deployment.settings.api_host}:{web.port}"
-        if as_json:
-            document({"api": url, "genesis_hash": deployment.network.hash})
-        else:
-            said(f"API and pages at {url}")
+        def ready(web: Server) -> None:
+            url = f"http://{settings.api_host}:{web.port}"
+            if as_json:
+                document({"api": url, "genesis_hash": role.deployment.network.hash})
+            else:
+                said(f"API and pages at {url}")
 
-    with _until_stopped() as stop:
-        roles.serve(deployment, stop, noted, ready)
+        roles.serve(role.deployment, role.stop, role.say, ready, role.metrics)

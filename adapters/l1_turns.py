@@ -26,7 +26,7 @@ from domain.l1 import (
     SendState,
     account_of_word,
 )
-from domain.l1_watcher import Watcher
+from domain.l1_watcher import Observation, Watcher
 from domain.settlement import checkpoint_of
 
 
@@ -111,16 +111,18 @@ class WatcherTurn:
         *,
         head: Callable[[], int] | None = None,
         kept: KeptPosition | None = None,
+        told: Callable[[Observation], None] | None = None,
     ) -> None:
         """``head`` tells cheaply whether the chain moved; without it every turn asks the chain.
 
         Without ``kept`` everything is observed again after a restart, and the market refuses what
-        it has seen.
+        it has seen. ``told`` hears of each observation once it is on the log.
         """
         self._watcher = watcher
         self._actor = actor
         self._head = head
         self._kept = kept
+        self._told = told
         self._seen = -1
         self._position: L1Position | None = None if kept is None else kept.read()
 
@@ -140,6 +142,8 @@ class WatcherTurn:
             if self._kept is not None and seen.position != self._position:
                 self._kept.write(seen.position)
             self._position = seen.position
+            if self._told is not None:
+                self._told(seen)
             if seen.reached:
                 return sent
 

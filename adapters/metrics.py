@@ -156,6 +156,36 @@ class Metrics:
         self.outbox = Gauge(
             "synor_l1_outbox_checkpoints", "Checkpoints on their way to the L1.", registry=to
         )
+        self.anchored = Gauge(
+            "synor_l1_anchored_epoch", "Last epoch whose checkpoint is final on the L1.",
+            registry=to,
+        )  # fmt: skip
+        self.observed = Gauge(
+            "synor_l1_observed_block", "Last block whose events are on the log.", registry=to
+        )
+        self.unobserved = Gauge(
+            "synor_l1_unobserved_blocks",
+            "Blocks above it: not final yet, or not read yet.",
+            registry=to,
+        )
+        self.facts = Counter(
+            "synor_l1_events",
+            "Events of the vault signed into the commands (deposit, checkpoint, claim).",
+            ("kind",),
+            registry=to,
+        )
+        self.ticks = Counter(
+            "synor_ticks", "Seconds for which every partition has this clock's tick.", registry=to
+        )
+        self.published = Counter(
+            "synor_published_events", "Events of the ledgers sent to their topic.", registry=to
+        )
+        self.failed_turns = Counter(
+            "synor_failed_turns",
+            "Turns that brokers or the L1 failed, each tried again.",
+            ("error",),
+            registry=to,
+        )
 
     def of(self, ledger: Ledger, shard: int) -> WorkerFigures:
         """What takes the figures of one processor."""

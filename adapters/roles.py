@@ -8,7 +8,7 @@ when nothing has worked for a while: whoever started the role starts it again.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from adapters import key_files, roles_genesis
 from adapters.actor import Actor
 from adapters.avro_codec import AvroCodec
-from adapters.bootstrap import Network, create_topics, snapshots_by, worker
+from adapters.bootstrap import Network, snapshots_by, worker
 from adapters.ed25519 import Signer
 from adapters.eventsourcing_index import Depth
 from adapters.eventsourcing_threads import OwnThreadLog
@@ -29,15 +29,25 @@ from adapters.roles_clock import TICK_US, Clock, now_us
 from adapters.roles_memory import recovering
 from adapters.settings import ChainKind, ChainSettings, LogKind, Settings, SettingsInvalid
 from adapters.worker import Worker
-from domain.commit import EVENTS_TOPIC, LEDGER_TOPICS, TELEMETRY_TOPIC, Ledger
+from domain.commit import LEDGER_TOPICS, Ledger
 from domain.ids import Address, Hash32, PublicKey
-from domain.l1 import BlockHash, FinalityPolicy, L1Config, L1Error, L1Position, Tagged
+from domain.l1 import (
+    BlockHash,
+    CheckpointProposed,
+    Claimed,
+    Deposited,
+    FinalityPolicy,
+    L1Config,
+    L1Error,
+    L1Event,
+    L1Position,
+    Tagged,
+)
 from domain.l1 import Depth as Confirmations
 from domain.ports import Log, LogError, TopicAdmin
 
 if TYPE_CHECKING:
     from adapters.metrics import Metrics
-    from adapters.roles_check import LedgerFound
     from adapters.up_web import Server
 
 Say = Callable[[str], None]
@@ -49,6 +59,12 @@ _L1_EVERY_S: Final = 1.0
 _BROKERS_WITHIN_S: Final = 10.0
 _PAUSE_S: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _GIVE_UP_AFTER: Final = 20
+#: What figures call the vault's events.
+_KIND_OF_FACT: Final[Mapping[type[L1Event], str]] = {
+    Deposited: "deposit",
+    CheckpointProposed: "checkpoint",
+    Claimed: "claim",
+}
 
 #: The brokers' own administrator, who alone creates topics, users and ACLs; no role of the table.
 ADMIN: Final = "admin"
@@ -171,7 +187,14 @@ def config_of(chain: ChainSettings) -> L1Config:
     )
 
 
-def take_turns(turn: Turn, stop: threading.Event, say: Say, *, every_s: float = 0.0) -> None:
+def take_turns(
+    turn: Turn,
+    stop: threading.Event,
+    say: Say,
+    metrics: Metrics | None = None,
+    *,
+    every_s: float = 0.0,
+) -> None:
     """Take turns until ``stop`` is set; operating errors are retried with a bound."""
     failed = 0
     while not stop.is_set():
@@ -180,6 +203,8 @@ def take_turns(turn: Turn, stop: threading.Event, say: Say, *, every_s: float = 
             failed = 0
         except (LogError, L1Error) as error:
             failed += 1
+            if metrics is not None:
+                metrics.failed_turns.labels(type(error).__name__).inc()
             if failed >= _GIVE_UP_AFTER:
                 raise
             pause = _PAUSE_S[min(failed, len(_PAUSE_S)) - 1]
@@ -278,7 +303,7 @@ def processor(
                 if again is not None:
                     raise again
                 say(f"{ledger.name.lower()} {shard} works{recovered(made)}.")
-                take_turns(lambda: made.turn(wait_s=_WAIT_S), stop, say)
+                take_turns(lambda: made.turn(wait_s=_WAIT_S), stop, say, metrics)
                 made.rest()
 
         return body
@@ -286,7 +311,9 @@ def processor(
     return place
 
 
-def clock(deployment: Deployment, stop: threading.Event, say: Say) -> None:
+def clock(
+    deployment: Deployment, stop: threading.Event, say: Say, metrics: Metrics | None = None
+) -> None:
     """Tick every second to every partition."""
     with ExitStack() as stack:
         log = deployment.log(stack, "clock")
@@ -296,30 +323,43 @@ def clock(deployment: Deployment, stop: threading.Event, say: Say) -> None:
         def turn() -> None:
             if ticking.due():
                 ticking.tick()
+                if metrics is not None:
+                    metrics.ticks.inc()
             stop.wait((TICK_US - now_us() % TICK_US) / TICK_US)
 
-        take_turns(turn, stop, say)
+        take_turns(turn, stop, say, metrics)
 
 
-def watch(deployment: Deployment, stop: threading.Event, say: Say) -> None:
+def watch(
+    deployment: Deployment, stop: threading.Event, say: Say, metrics: Metrics | None = None
+) -> None:
     """Sign into the commands what is final in the vault."""
     from adapters.evm_chain import EvmChain
     from adapters.evm_rpc import Rpc, http_provider
-    from domain.l1_watcher import Watcher
+    from domain.l1_watcher import Observation, Watcher
 
     with ExitStack() as stack:
         log = deployment.log(stack, "watcher")
         config = deployment.chain_config()
         chain = EvmChain(Rpc(http_provider(deployment.settings.chain.url)), config)
+
+        def told(seen: Observation) -> None:
+            if metrics is not None:
+                for event in seen.events:
+                    metrics.facts.labels(_KIND_OF_FACT[type(event)]).inc()
+                metrics.observed.set(seen.position.number)
+                metrics.unobserved.set(chain.head().number - seen.position.number)
+
         turn = WatcherTurn(
             Watcher(chain=chain),
             deployment.actor(log, "watcher"),
             kept=WatchedTo(
                 deployment.settings.folder / "watcher.json", log, deployment.network.hash, config
             ),
+            told=told,
         )
         say(f"Watching vault 0x{config.vault.hex()} of chain {config.chain_id}.")
-        take_turns(turn, stop, say, every_s=_L1_EVERY_S)
+        take_turns(turn, stop, say, metrics, every_s=_L1_EVERY_S)
 
 
 def send(
@@ -353,15 +393,21 @@ def send(
         def told() -> None:
             if metrics is not None:
                 metrics.outbox.set(outbox.waiting())
+                last = outbox.last_final()
+                metrics.anchored.set(0 if last is None else last.epoch)
 
         told()
         turn = SenderTurn(network.hash, network.codec, settlements, sender, told)
         say("Sending checkpoints.")
-        take_turns(turn, stop, say, every_s=_L1_EVERY_S)
+        take_turns(turn, stop, say, metrics, every_s=_L1_EVERY_S)
 
 
 def serve(
-    deployment: Deployment, stop: threading.Event, say: Say, ready: Callable[[Server], None]
+    deployment: Deployment,
+    stop: threading.Event,
+    say: Say,
+    ready: Callable[[Server], None],
+    metrics: Metrics | None = None,
 ) -> None:
     """Follow the ledgers into the read models and serve the query API."""
     from adapters.metrics import Metrics
@@ -378,18 +424,21 @@ def serve(
         pins: dict[str, Any] | None = None
         if settings.chain.kind is ChainKind.RPC:
             pins = pins_of(deployment.chain_config(), settings.chain.url)
+        metrics = metrics or Metrics()
         web = Server(
-            L1Beside(application(network, read_model, appender, following, Metrics()), pins=pins),
+            L1Beside(application(network, read_model, appender, following, metrics), pins=pins),
             settings.api_host,
             settings.api_port,
         )
         web.start(stop)
         stack.callback(web.stop)
         ready(web)
-        take_turns(lambda: following.turn(wait_s=_WAIT_S), stop, say)
+        take_turns(lambda: following.turn(wait_s=_WAIT_S), stop, say, metrics)
 
 
-def events(deployment: Deployment, stop: threading.Event, say: Say) -> None:
+def events(
+    deployment: Deployment, stop: threading.Event, say: Say, metrics: Metrics | None = None
+) -> None:
     """Publish every event of the ledgers as a CloudEvent, for anyone's consumer."""
     from adapters.kafka_events import KafkaEvents
     from adapters.roles_events import Publisher
@@ -416,56 +465,11 @@ def events(deployment: Deployment, stop: threading.Event, say: Say) -> None:
             if before is None:
                 opened.close()
                 before = publisher()
+            sent = before.published
             if not before.turn():
                 stop.wait(_WAIT_S)
+            if metrics is not None:
+                metrics.published.inc(before.published - sent)
             now = before
 
-        take_turns(turn, stop, say)
-
-
-def create(deployment: Deployment) -> None:
-    """Create every topic that is absent; weaker ones are refused by name."""
-    with deployment.topics(ADMIN) as admin:
-        create_topics(deployment.network, admin)
-        for topic, partitions in derived_topics(deployment).items():
-            admin.create(topic, partitions, keep_forever=False)
-
-
-def derived_topics(deployment: Deployment) -> dict[str, int]:
-    """Topics that no ledger reads: none of the embedded log."""
-    if deployment.settings.log.kind is not LogKind.KAFKA:
-        return {}
-    return {EVENTS_TOPIC: deployment.network.shards}
-
-
-def look_over(deployment: Deployment) -> Sequence[LedgerFound]:
-    """What stands on every ledger, held against all that remembers it; read as an auditor."""
-    from adapters.roles_check import index_claims, look_over, row_claims
-
-    settings, network = deployment.settings, deployment.network
-    # What is remembered comes first: the log only grows while it is read.
-    claims = [*index_claims(network, settings.index), *row_claims(network, settings.read_model)]
-    anchored = 0
-    if settings.chain.kind is ChainKind.RPC:
-        from adapters.evm_chain import EvmChain
-        from adapters.evm_rpc import Rpc, http_provider
-
-        chain = EvmChain(Rpc(http_provider(settings.chain.url)), deployment.chain_config())
-        anchored = chain.totals().last_epoch
-    with ExitStack() as stack:
-        log = deployment.log(stack, "reader")
-        return look_over(network, log, claims, anchored_epochs=anchored)
-
-
-def check(deployment: Deployment) -> Sequence[str]:
-    """What is wrong with the topics, as sentences."""
-    with deployment.topics(OPERATOR) as admin:
-        return [
-            complaint
-            for topic, partitions in sorted(
-                (deployment.network.topics() | derived_topics(deployment)).items()
-            )
-            for complaint in admin.check(
-                topic, partitions, keep_forever=topic not in (TELEMETRY_TOPIC, EVENTS_TOPIC)
-            )
-        ]
+        take_turns(turn, stop, say, metrics)

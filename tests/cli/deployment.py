@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,22 @@ class Deployment:
         )
 
     def start_roles(self, *more: tuple[str, tuple[str, ...], str]) -> None:
-        """Start every role, and commands then go to the API among them."""
-        ready = {self.start(name, *command): says for name, command, says in (*ROLES, *more)}
+        """Start every role with its figures, and commands then go to the API among them."""
+        ready = {
+            self.start(name, *command, "--metrics-port", "0"): says
+            for name, command, says in (*ROLES, *more)
+        }
         for role, says in ready.items():
             role.wait(says)
         said = self.running["serve"].text()
         self.env["SYNOR_API"] = said.partition("API and pages at ")[2].split()[0]
+
+    def figures(self, name: str) -> str:
+        """What a role answers a monitor."""
+        url = self.running[name].text().partition("Figures for Prometheus at ")[2].split()[0]
+        with urllib.request.urlopen(url) as answer:
+            found: str = answer.read().decode()
+        return found
 
     def lease(self, *wants: str) -> str:
         """An active lease of a node whose agent reports to the brokers; it has been charged."""

@@ -9,7 +9,7 @@ import pytest
 
 from adapters import settings
 from tests.cli.commands import stopped_at_the_end, synor, until
-from tests.cli.deployment import TINY, Deployment
+from tests.cli.deployment import ROLES, TINY, Deployment
 from tests.support.kafka_broker import started_broker
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -42,6 +42,9 @@ def test_a_lease_lives_on_processors_that_are_processes_of_their_own(
     assert town.ok("network", "show")["shards"] == 2
 
     town.start_roles()
+    until(lambda: "synor_ticks_total 0.0" not in town.figures("clock"))
+    for name, *_ in ROLES:
+        assert "synor_failed_turns" in town.figures(name)
     lease = town.lease("--meter", "network.egress=10MB/s")
 
     town.running["market"].kill()

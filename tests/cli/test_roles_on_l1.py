@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from adapters import roles, settings
+from adapters.metrics import Metrics
 from domain.commit import Ledger
+from tests.api.test_metrics import of, read
 from tests.cli.commands import synor, until
 from tests.support.anvil import json_rpc, running_anvil
 
@@ -32,7 +34,7 @@ def settings_on_one_file(folder: Path) -> None:
 
 
 @contextmanager
-def every_role(folder: Path) -> Iterator[str]:
+def every_role(folder: Path, metrics: Metrics) -> Iterator[str]:
     """All roles in threads, each with what it would have as a process; gives the API's URL."""
     stop = threading.Event()
     urls: list[str] = []
@@ -47,15 +49,16 @@ def every_role(folder: Path) -> Iterator[str]:
             stop,
             said.append,
             lambda web: urls.append(f"http://127.0.0.1:{web.port}"),
+            metrics,
         )
 
     runs: list[Callable[[roles.Deployment], None]] = [
-        lambda d: roles.work(d, Ledger.MARKET, (0,), stop, said.append),
-        lambda d: roles.work(d, Ledger.METERING, (0, 1), stop, said.append),
-        lambda d: roles.work(d, Ledger.SETTLEMENT, (0,), stop, said.append),
-        lambda d: roles.clock(d, stop, said.append),
-        lambda d: roles.watch(d, stop, said.append),
-        lambda d: roles.send(d, stop, said.append),
+        lambda d: roles.work(d, Ledger.MARKET, (0,), stop, said.append, metrics),
+        lambda d: roles.work(d, Ledger.METERING, (0, 1), stop, said.append, metrics),
+        lambda d: roles.work(d, Ledger.SETTLEMENT, (0,), stop, said.append, metrics),
+        lambda d: roles.clock(d, stop, said.append, metrics),
+        lambda d: roles.watch(d, stop, said.append, metrics),
+        lambda d: roles.send(d, stop, said.append, metrics),
         serve,
     ]
     with ThreadPoolExecutor(len(runs)) as pool:
@@ -72,7 +75,8 @@ def every_role(folder: Path) -> Iterator[str]:
 def test_a_deposit_and_a_claim_pass_through_watcher_and_sender_on_a_real_node(
     tmp_path: Path,
 ) -> None:
-    """The vault is pinned; a block counts when another is on top of it."""
+    """The vault is pinned; a block counts when another is on top of it. Figures tell of it."""
+    metrics = Metrics()
     key, folder = tmp_path / "me.pem", tmp_path / "network"
     address = synor("key", "new", key, "--no-passphrase", "--json").json["evm_address"]
     with running_anvil(tmp_path, options=("--block-time", "1")) as url:
@@ -84,7 +88,7 @@ def test_a_deposit_and_a_claim_pass_through_watcher_and_sender_on_a_real_node(
         assert made.code == 0, made.err
         settings_on_one_file(folder)
         assert synor("topics", "create", "--network", folder).code == 0
-        with every_role(folder) as api:
+        with every_role(folder, metrics) as api:
 
             def ok(*arguments: str | Path) -> Any:
                 said = synor(*arguments, "--json", env={"SYNOR_API": api})
@@ -100,6 +104,17 @@ def test_a_deposit_and_a_claim_pass_through_watcher_and_sender_on_a_real_node(
                 return synor("claim", "--key", key, env={"SYNOR_API": api}).code == 0
 
             until(claimed, within_s=90)
+        figures = read(metrics.text())
+        facts = {
+            kind: of(figures, "synor_l1_events_total", kind=kind)
+            for kind in ("deposit", "checkpoint", "claim")
+        }
+        assert (facts["deposit"], facts["claim"]) == (1, 1)
+        # A block counts when another is on top of it, so what is observed stays behind the head.
+        assert of(figures, "synor_l1_observed_block") > 0
+        assert of(figures, "synor_l1_unobserved_blocks") >= 1
+        assert 1 <= of(figures, "synor_l1_anchored_epoch") <= facts["checkpoint"] + 1
+        assert of(figures, "synor_ticks_total") >= 2
         verdict = synor("audit", folder, "--l1", url, "--json")
         assert verdict.code == 0, (verdict.out, verdict.err)
         assert verdict.json["l1"]["deposited_nano"] == 25 * SYNOR

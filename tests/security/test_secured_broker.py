@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -143,6 +144,9 @@ def test_a_lease_runs_over_a_secured_broker_and_is_audited_by_a_reader(town: Dep
     assert read(client).protocol is Protocol.SASL_PLAINTEXT
 
     town.closed(town.lease())
+    published = re.search(r"synor_published_events_total (\d+)", town.figures("events"))
+    assert published is not None
+    assert int(published[1]) > 0
     town.stop_roles("events")
     verdict = town.ok("audit", f"kafka:{town.brokers}")
     assert verdict["leases"] == 1

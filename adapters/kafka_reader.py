@@ -3,8 +3,8 @@
 A ``KafkaConsumer`` fetches ahead, in a thread of its own, from one position per partition. Several
 processors read one ledger at different positions, and each asks "what is there now?"; a seek behind
 a fetch that waits for data stalls them. So a read here is one Fetch request to the partition's
-leader, on the caller's thread, over kafka-python's connections and record parser. It is also three
-times cheaper per record, and an answer holds the log's end, so no second request asks for it.
+leader, on the caller's thread, over kafka-python's connections. It is also many times cheaper per
+record, and an answer holds the log's end, so no second request asks for it.
 """
 
 from __future__ import annotations
@@ -13,30 +13,26 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from uuid import UUID
 
 import kafka.errors as errors
-from kafka.net.manager import KafkaConnectionManager
-from kafka.net.selector import NetworkSelector
-from kafka.protocol.consumer import FetchRequest, ListOffsetsRequest
+from kafka.protocol.consumer import ListOffsetsRequest
 from kafka.protocol.metadata import MetadataRequest
-from kafka.record import MemoryRecords
 
+from adapters.kafka_batches import parse_batches
+from adapters.kafka_exchange import Exchange, decoded
+from adapters.kafka_fetch import FetchAnswer, fetch_answer, fetch_request
 from adapters.kafka_tls import failed
 from domain.ports import LogError, LogRecord, LogTruncated, SettingsRefused
 
 _EARLIEST: Final = -2
 _LATEST: Final = -1
 _READ_UNCOMMITTED: Final = 0
-# The first Fetch version that names topics by id: one that was made again is not taken for the old.
-_MAX_FETCH_VERSION: Final = 13
-_LOG_APPEND_TIME: Final = 1
 _LONGEST_POLL_S: Final = 5.0
 _LARGEST_ANSWER: Final = 256 << 20
 _RETRY_NAP_S: Final = 0.05
 
 _Ask = Callable[[int], Any]
-_Pick = Callable[[Any], Any]
+_Pick = Callable[[Any, memoryview], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +69,11 @@ class KafkaReader:
             **security,
             "bootstrap_servers": bootstrap,
             "client_id": client_id,
-            "receive_message_max_bytes": _LARGEST_ANSWER,
             "request_timeout_ms": int(timeout_s * 1000),
             # A broker that comes back is wanted within a second, not within the default thirty.
             "reconnect_backoff_max_ms": 1000,
         }
-        self._net: Any = None
-        self._manager: Any = None
+        self._exchange: Exchange | None = None
         self._topics: dict[str, TopicFacts] = {}
         self._ids: dict[str, bytes] = {}
 
@@ -114,8 +108,8 @@ class KafkaReader:
                 raise LogError(
                     f"{topic}/{partition} had no offset {offset} for a moment."
                 ) from None
-            records, after = _parse(topic, partition, answer.records, offset)
-            chunk = Chunk(records, after, answer.high_watermark)
+            records, after = parse_batches(f"{topic}/{partition}", answer.batches, offset)
+            chunk = Chunk(records, after, answer.end)
             if records:
                 return chunk
             # Offsets without records moved the position: what comes after them is wanted.
@@ -133,52 +127,37 @@ class KafkaReader:
 
     def close(self) -> None:
         """Close the connections; the next question opens them again."""
-        if self._manager is not None:
-            self._manager.close()
-            self._net.close()
-            self._manager = self._net = None
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.close()
 
     # How they are asked
 
     def _fetch_once(
         self, topic: str, partition: int, offset: int, max_bytes: int, poll_s: float
-    ) -> Any:
+    ) -> FetchAnswer:
         def ask(leader_epoch: int) -> Any:
-            wanted = FetchRequest.FetchTopic.FetchPartition(
-                partition=partition,
-                current_leader_epoch=leader_epoch,
-                fetch_offset=offset,
-                last_fetched_epoch=-1,
-                partition_max_bytes=max_bytes,
-            )
-            return FetchRequest(
-                max_wait_ms=int(poll_s * 1000),
-                min_bytes=1,
+            return fetch_request(
+                self._followed(topic),
+                partition,
+                offset,
+                leader_epoch=leader_epoch,
                 max_bytes=max_bytes,
-                isolation_level=_READ_UNCOMMITTED,
-                session_id=0,
-                session_epoch=-1,
-                topics=[
-                    FetchRequest.FetchTopic(
-                        topic=topic, topic_id=self._followed(topic), partitions=[wanted]
-                    )
-                ],
-                forgotten_topics_data=[],
-                rack_id="",
-                min_version=4,
-                max_version=_MAX_FETCH_VERSION,
+                wait_ms=int(poll_s * 1000),
             )
 
-        return self._ask(
-            topic, partition, ask, lambda answer: answer.responses[0].partitions[0], poll_s
-        )
+        def pick(_: Any, frame: memoryview) -> FetchAnswer:
+            return fetch_answer(frame)
 
-    def _followed(self, topic: str) -> UUID:
+        answer: FetchAnswer = self._ask(topic, partition, ask, pick, poll_s)
+        return answer
+
+    def _followed(self, topic: str) -> bytes:
         """The id of a topic, which stays that of the first read: offsets belong to it."""
         found = self.topic(topic).id
         if self._ids.setdefault(topic, found) != found:
             raise LogTruncated(f"Topic {topic} was deleted and made again since it was read.")
-        return UUID(bytes=found)
+        return found
 
     def _offset_at(self, topic: str, partition: int, timestamp: int) -> int:
         def ask(leader_epoch: int) -> Any:
@@ -195,8 +174,10 @@ class KafkaReader:
                 max_version=7,
             )
 
-        found = self._ask(topic, partition, ask, lambda answer: answer.topics[0].partitions[0], 0.0)
-        return int(found.offset)
+        def pick(request: Any, frame: memoryview) -> Any:
+            return decoded(request, frame).topics[0].partitions[0]
+
+        return int(self._ask(topic, partition, ask, pick, 0.0).offset)
 
     def _ask(
         self, topic: str, partition: int, ask: _Ask, pick: _Pick, broker_waits_s: float
@@ -209,7 +190,7 @@ class KafkaReader:
                 raise SettingsRefused(f"Topic {topic} has no partition {partition}.")
             node, leader_epoch = leaders[partition]
             try:
-                answer = pick(self._send(ask(leader_epoch), node, deadline))
+                answer = self._send(ask(leader_epoch), node, deadline, pick)
                 if answer.error_code == 0:
                     return answer
                 raise errors.for_code(answer.error_code)()
@@ -236,7 +217,6 @@ class KafkaReader:
             raise LogError(f"{topic}/{partition} starts at {start}, after the offset {offset}.")
 
     def _describe(self, name: str, deadline: float) -> TopicFacts:
-        manager = self._connected(deadline)
         request = MetadataRequest(
             topics=[MetadataRequest.MetadataRequestTopic(name=name)],
             # A topic that a broker makes up has its defaults, which are weaker than ours.
@@ -245,8 +225,8 @@ class KafkaReader:
             include_topic_authorized_operations=False,
             min_version=10,
         )
-        answer = self._send(request, None, deadline)
-        manager.cluster.update_metadata(answer)
+        answer = self._send(request, None, deadline, decoded)
+        self._connected(deadline).learn(answer)
         (found,) = answer.topics
         error = errors.for_code(found.error_code)
         if error is errors.UnknownTopicOrPartitionError:
@@ -259,45 +239,11 @@ class KafkaReader:
         self._topics[name] = facts
         return facts
 
-    def _send(self, request: Any, node: int | None, deadline: float) -> Any:
-        manager = self._connected(deadline)
-        left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+    def _send(self, request: Any, node: int | None, deadline: float, pick: _Pick) -> Any:
+        return pick(request, self._connected(deadline).ask(request, node, deadline))
 
-        async def answer() -> Any:
-            return await manager.send(request, node_id=node, request_timeout_ms=left_ms)
-
-        return manager.run(answer)
-
-    def _connected(self, deadline: float) -> Any:
-        if self._manager is None:
-            self._net = NetworkSelector(**self._config)
-            self._manager = KafkaConnectionManager(self._net, **self._config)
-            self._manager.bootstrap(max(1, int((deadline - time.monotonic()) * 1000)))
-        return self._manager
-
-
-def _parse(
-    topic: str, partition: int, data: bytes | None, offset: int
-) -> tuple[list[LogRecord], int]:
-    """The records from ``offset`` on, and the offset after the last batch, whatever it holds."""
-    records: list[LogRecord] = []
-    batches = MemoryRecords(data or b"")
-    while (batch := batches.next_batch()) is not None:
-        if batch.magic != 2 or not batch.validate_crc():
-            raise LogError(f"{topic}/{partition} has a corrupt batch after offset {offset}.")
-        if not batch.is_control_batch:
-            if batch.timestamp_type != _LOG_APPEND_TIME:
-                raise SettingsRefused(
-                    f"Topic {topic}: message.timestamp.type was CreateTime at offset"
-                    f" {batch.base_offset}, must be LogAppendTime."
-                )
-            time_us = batch.max_timestamp * 1000
-            # The answer begins with the whole batch that holds the offset. A record without a value
-            # is a foreign tombstone, and as good as an empty one.
-            records.extend(
-                LogRecord(record.offset, time_us, record.value or b"")
-                for record in batch
-                if record.offset >= offset
-            )
-        offset = max(offset, batch.next_offset)
-    return records, offset
+    def _connected(self, deadline: float) -> Exchange:
+        if self._exchange is None:
+            timeout_s = max(0.001, deadline - time.monotonic())
+            self._exchange = Exchange(self._config, largest=_LARGEST_ANSWER, timeout_s=timeout_s)
+        return self._exchange

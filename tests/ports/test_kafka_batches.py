@@ -1,0 +1,152 @@
+"""Record batches and fetch answers are read as kafka-python reads them; bad ones are refused."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka.errors import KafkaProtocolError
+from kafka.protocol.consumer import FetchResponse
+from kafka.record import MemoryRecords
+from kafka.record.default_records import DefaultRecordBatchBuilder
+from kafka.record.util import calc_crc32c
+
+from adapters.kafka_batches import parse_batches
+from adapters.kafka_fetch import VERSION, fetch_answer
+from domain.ports import LogError
+
+LOG_APPEND_TIME = 0x08
+ATTRIBUTES_AT, CRC_AT, TIME_AT = 21, 17, 35
+NEWEST_MS = 1_700_000_000_123
+LZ4 = 3
+
+Foreign = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+
+FOREIGN = st.tuples(
+    st.none() | st.binary(max_size=80),
+    st.none() | st.binary(max_size=300),
+    st.lists(st.tuples(st.text(max_size=8), st.none() | st.binary(max_size=20)), max_size=3),
+)
+
+
+def sealed(batch: bytearray) -> bytes:
+    """The batch with the checksum that its bytes have."""
+    struct.pack_into(">I", batch, CRC_AT, calc_crc32c(memoryview(batch)[ATTRIBUTES_AT:]))
+    return bytes(batch)
+
+
+def batch_of(base: int, records: Sequence[Foreign], compression: int = 0) -> bytes:
+    """A batch as a broker keeps it: base offset and append time are the broker's."""
+    builder = DefaultRecordBatchBuilder(2, compression, False, -1, -1, -1, 1 << 20)
+    for offset, (key, value, headers) in enumerate(records):
+        builder.append(offset, 1000 + offset, key, value, headers)
+    batch = bytearray(builder.build())
+    struct.pack_into(">q", batch, 0, base)
+    struct.pack_into(">q", batch, TIME_AT, NEWEST_MS)
+    batch[ATTRIBUTES_AT + 1] |= LOG_APPEND_TIME
+    return sealed(batch)
+
+
+@given(
+    st.lists(st.lists(FOREIGN, min_size=1, max_size=6), min_size=1, max_size=4),
+    st.sampled_from([0, LZ4]),
+    st.data(),
+)
+def test_batches_are_read_as_the_library_reads_them(
+    batches: list[list[Foreign]], compression: int, data: st.DataObject
+) -> None:
+    """Any keys, values and headers, compressed or not, from any offset, cut off at any byte."""
+    base, stored = 10, b""
+    for records in batches:
+        stored += batch_of(base, records, compression)
+        base += len(records)
+    stored = stored[: data.draw(st.integers(0, len(stored)), "cut")]
+    first = data.draw(st.integers(0, base + 1), "first")
+    expected = []
+    after = first
+    whole = MemoryRecords(stored)
+    while (batch := whole.next_batch()) is not None:
+        expected += [(r.offset, r.value or b"") for r in batch if r.offset >= first]
+        after = max(after, batch.next_offset)
+    found, found_after = parse_batches("t/0", memoryview(stored), first)
+    assert [(record.offset, record.value) for record in found] == expected
+    assert {record.time_us for record in found} <= {NEWEST_MS * 1000}
+    assert found_after == after
+
+
+@given(st.lists(FOREIGN, min_size=1, max_size=4), st.data())
+def test_bytes_that_are_no_batch_are_a_log_error(
+    records: list[Foreign], data: st.DataObject
+) -> None:
+    """Whatever stands behind a right checksum: it is read, or it is an error by name."""
+    batch = bytearray(batch_of(0, records))
+    for _ in range(data.draw(st.integers(1, 3), "changes")):
+        batch[data.draw(st.integers(ATTRIBUTES_AT + 2, len(batch) - 1))] = data.draw(
+            st.integers(0, 255)
+        )
+    try:
+        found, _ = parse_batches("t/0", memoryview(sealed(batch)), 0)
+    except LogError:
+        return
+    assert all(isinstance(record.value, bytes) for record in found)
+
+
+def test_a_changed_byte_fails_the_checksum() -> None:
+    """No byte of a stored batch can change unseen."""
+    stored = bytearray(batch_of(0, [(None, b"a value", [])]))
+    stored[-3] ^= 1
+    with pytest.raises(LogError, match="corrupt batch"):
+        parse_batches("t/0", memoryview(stored), 0)
+
+
+def answer_of(error: int, records: bytes | None, partitions: int = 1) -> bytes:
+    """A fetch answer as a broker encodes it, behind its header."""
+    part = FetchResponse.FetchableTopicResponse.PartitionData
+    answer = FetchResponse(
+        throttle_time_ms=7,
+        error_code=0,
+        session_id=0,
+        responses=[
+            FetchResponse.FetchableTopicResponse(
+                topic_id=UUID(bytes=bytes(range(16))),
+                partitions=[
+                    part(
+                        partition_index=number,
+                        error_code=error,
+                        high_watermark=77,
+                        last_stable_offset=70,
+                        log_start_offset=3,
+                        aborted_transactions=None,
+                        preferred_read_replica=-1,
+                        records=records,
+                    )
+                    for number in range(partitions)
+                ],
+            )
+        ],
+    )
+    return struct.pack(">ix", 5) + bytes(answer.encode(version=VERSION))
+
+
+@pytest.mark.parametrize("records", [None, b"", b"x", b"many" * 100_000])
+def test_a_fetch_answer_is_read_without_a_copy(records: bytes | None) -> None:
+    """The end, the error, and the records as a part of the frame."""
+    frame = answer_of(0, records)
+    found = fetch_answer(memoryview(frame))
+    assert (found.error_code, found.end, bytes(found.batches)) == (0, 77, records or b"")
+    assert found.batches.obj is frame
+    assert fetch_answer(memoryview(answer_of(6, None))).error_code == 6
+
+
+def test_a_fetch_answer_that_is_cut_or_to_another_question_is_refused() -> None:
+    """By name, so that the connection is opened anew."""
+    frame = answer_of(0, b"records")
+    for size in range(len(frame) - 3):
+        with pytest.raises(KafkaProtocolError):
+            fetch_answer(memoryview(frame[:size]))
+    with pytest.raises(KafkaProtocolError, match="another question"):
+        fetch_answer(memoryview(answer_of(0, b"r", partitions=2)))

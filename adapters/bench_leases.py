@@ -111,28 +111,32 @@ class Story:
         self._at_node: dict[NodeId, Actor] = {}
         self._deposits = 0
 
-    def actor(self, signer: Signer) -> Actor:
-        """Whoever holds a key."""
+    def actor(self, signer: Signer, session_us: int | None = None) -> Actor:
+        """Whoever holds a key, in the session that began with the network or in a later one."""
         return Actor(
             log=self.inputs,
             codec=self.network.codec,
             genesis_hash=self.network.hash,
             signer=signer,
-            session_us=self.network.genesis.start_us,
+            session_us=session_us or self.network.genesis.start_us,
         )
 
     def settle(self, after_us: int = 0) -> None:
         """Move the clock, tick, and let every worker come to rest."""
+        self.tick(after_us)
+        moved = True
+        while moved:
+            # Every worker has its turn, whether or not one before it has moved.
+            moved = sum(each.turn() for each in self.workers.values()) > 0
+
+    def tick(self, after_us: int) -> None:
+        """Move the clock and append a tick to every partition, after what was gathered for it."""
         self.clock.now_us += after_us
         for topic, partitions in ((COMMANDS_TOPIC, 1), (TELEMETRY_TOPIC, SHARDS)):
             for partition in range(partitions):
                 self.inputs.append(topic, partition, self._clock.sign(Tick(time_us=self.clock())))
         with self.log.group():
             self.inputs.flush()
-        moved = True
-        while moved:
-            # Every worker has its turn, whether or not one before it has moved.
-            moved = sum(each.turn() for each in self.workers.values()) > 0
 
     # The story
 
@@ -254,7 +258,7 @@ class Story:
                 raise RuntimeError(f"only {made} of {leases} leases were opened")
 
     def _make_ready(self) -> None:
-        opened = list(self._opened())
+        opened = list(self.opened())
         for first in range(0, len(opened), ROWS_A_COMMAND):
             self._provider.command(
                 ReadyLeases(leases=tuple(each.lease for each in opened[first:][:ROWS_A_COMMAND]))
@@ -263,7 +267,8 @@ class Story:
             self.leases[each.node].append(_Lease(each.lease, self.clock()))
         self.settle(SECOND_US)
 
-    def _opened(self) -> Iterator[LeaseOpened]:
+    def opened(self) -> Iterator[LeaseOpened]:
+        """Leases that the market has opened since this was last asked."""
         codec = self.network.codec
         number = codec.number(LeaseOpened)
         market = self.workers[Ledger.MARKET, 0]

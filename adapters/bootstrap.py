@@ -420,7 +420,11 @@ def snapshots_by(
         folder=settings.folder,
         signer=signer,
         policy=SnapshotPolicy(
-            events=settings.events, bulk_bytes=settings.bulk_bytes, seconds=settings.seconds
+            events=settings.events,
+            bulk_bytes=settings.bulk_bytes,
+            seconds=settings.seconds,
+            # The market's tail costs most to fold, so it must not grow long under load.
+            rest=10 if ledger is Ledger.MARKET else 20,
         ),
         say=say,
     )

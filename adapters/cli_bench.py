@@ -137,6 +137,17 @@ def recovery(
 
 
 @app.command()
+def market(
+    commits: Annotated[int, typer.Option(min=100, help="Commits of the market.")] = 50_000,
+    as_json: Annotated[bool, typer.Option("--json", help="One line of JSON.")] = False,
+) -> None:
+    """CPU of a market commit as the ledger grows, in ten parts: leases come, report and go."""
+    from adapters.bench_market import bench_market
+
+    _show(bench_market(commits, lambda text: typer.echo(text, err=True)), as_json=as_json)
+
+
+@app.command()
 def audit(
     log: Annotated[BenchLog, typer.Option(help="What the topics stand on.")] = BenchLog.SQLITE,
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Readings a batch.")] = 1000,

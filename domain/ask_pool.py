@@ -50,6 +50,10 @@ class Tightest:
         else:
             insort(nodes, node)
 
+    def free(self) -> Iterable[tuple[NodeId, int]]:
+        """Every node that is in, in no order that matters."""
+        return self._free.items()
+
     def drop(self, node: NodeId) -> None:
         """Take a node out, if it is in."""
         free = self._free.pop(node, 0)
@@ -153,6 +157,13 @@ class AskPool:
             return one
         self._firm.put(*one)
         return two
+
+    def waiting(self, highest: int) -> Iterator[tuple[NodeId, int, bool]]:
+        """Nodes that can be taken at prices up to the highest: what is free, and whether firm."""
+        for queue, firm in ((self._firm, True), (self._revocable, False)):
+            for node, free in queue.free():
+                if self.on(node)[0].ask_nano <= highest:
+                    yield node, free, firm
 
     def give(self, free: int, node: NodeId) -> None:
         """Put a node back with what it has left."""

@@ -28,6 +28,10 @@ from domain.ask_pool import AskPool
 from domain.ids import QUANTITY_MAX, AccountId, BidId, NodeId, OfferId, ProviderId, RoundId
 from domain.invariant import invariant
 from domain.node import Amount
+from domain.room_columns import RoomColumns
+
+#: Nodes that a round looks at in vain before it takes columns.
+LOOKS: Final = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,66 +289,118 @@ def pro_rata(wanted: Sequence[Lots], available: int) -> list[Lots]:
     return [(bid, got[bid.bid]) for bid, _ in wanted if got[bid.bid]]
 
 
-def place(filled: Sequence[Lots], asks: RoundAsks, room: Room) -> list[Placed]:
+def place(
+    filled: Sequence[Lots], asks: RoundAsks, room: Room, *, looks: int = LOOKS
+) -> list[Placed]:
     """Put filled lots on nodes; what fits nowhere is left out.
 
     Lots are placed one at a time by the rule. A node that takes one lot of a bid is then the
     tightest of those that fit, so it takes the next as well until it is full: one look a node and
     bid gives the same answer. A node that has no room for a lot of a bid will not have it later in
     the round. A reserved bid fits only an ask that cannot be reclaimed. The pool is as it was when
-    all is placed.
+    all is placed. After so many ``looks`` in vain the nodes are looked at as columns.
     """
-    pool = asks.pool
-    moved: dict[NodeId, None] = {}
-    for offer, free in asks.less_free.items():
-        node = pool.ask(offer)[0].node
-        moved[node] = None
-        pool.give(free, node)
-    left: dict[tuple[bytes, str], int | None] = {}
-    nowhere: dict[tuple[int, bool, tuple[Amount, ...]], bool] = {}
-    placed: list[Placed] = []
+    return _Placing(asks, room, looks).run(filled)
 
-    def free_of(node: NodeId, resource: str) -> int | None:
-        key = (node, resource)
-        if key not in left:
-            left[key] = room(node, resource)
-        return left[key]
 
-    for bid, lots in filled:
-        kind = (bid.lot_milli, bid.reserved, bid.allocations)
-        if kind in nowhere:
-            continue
+class _Placing:
+    """One round's lots on their way to nodes."""
+
+    def __init__(self, asks: RoundAsks, room: Room, looks: int) -> None:
+        self._asks = asks
+        self._pool = asks.pool
+        self._room = room
+        self._looks = looks
+        self._moved: dict[NodeId, None] = {}
+        self._left: dict[tuple[bytes, str], int | None] = {}
+        self._columns: RoomColumns | None = None
+        self._placed: list[Placed] = []
+
+    def run(self, filled: Sequence[Lots]) -> list[Placed]:
+        pool = self._pool
+        for offer, free in self._asks.less_free.items():
+            node = pool.ask(offer)[0].node
+            self._moved[node] = None
+            pool.give(free, node)
+        nowhere: dict[tuple[int, bool, tuple[Amount, ...]], bool] = {}
+        for bid, lots in filled:
+            kind = (bid.lot_milli, bid.reserved, bid.allocations)
+            if kind not in nowhere and not (
+                self._by_columns(bid, lots)
+                if bid.allocations and self._looks <= 0
+                else self._one_by_one(bid, lots)
+            ):
+                nowhere[kind] = True
+        pool.restore(self._moved)
+        return self._placed
+
+    def _one_by_one(self, bid: RestingBid, lots: int) -> bool:
+        """Take nodes from the pool until all lots are placed; False where one fits nowhere."""
+        pool = self._pool
         passed_over: list[tuple[int, NodeId]] = []
         while lots:
             found = pool.take(bid.lot_milli, firm=bid.reserved)
             if found is None:
-                nowhere[kind] = True
                 break
             free, node = found
-            moved[node] = None
+            self._moved[node] = None
             ask = pool.on(node)[0]
-            if ask.ask_nano > asks.price_nano:
+            if ask.ask_nano > self._asks.price_nano:
                 continue  # out of this round, until the pool is restored
-            fits = min(lots, free // bid.lot_milli)
-            for extra in bid.allocations:
-                has = free_of(node, extra.resource)
-                if has is not None:
-                    fits = min(fits, has // extra.amount)
+            fits = self._fits(bid, lots, free, node)
             if not fits:
+                self._looks -= 1
                 passed_over.append(found)
                 continue
             lots -= fits
-            placed.append(Placed(bid, ask, fits))
-            for extra in bid.allocations:
-                has = free_of(node, extra.resource)
-                if has is not None:
-                    left[node, extra.resource] = has - fits * extra.amount
-            rest = free - fits * bid.lot_milli
+            rest = self._take(bid, ask, fits, free)
             if lots:
                 passed_over.append((rest, node))  # it is full for this bid
             else:
                 pool.give(rest, node)
         for free, node in passed_over:
             pool.give(free, node)
-    pool.restore(moved)
-    return placed
+        return not lots
+
+    def _by_columns(self, bid: RestingBid, lots: int) -> bool:
+        """The same, with one look for each node that takes lots."""
+        if self._columns is None:
+            price = self._asks.price_nano
+            self._columns = RoomColumns(self._pool.waiting(price), self._free_of)
+        while lots:
+            found = self._columns.tightest(bid.lot_milli, bid.allocations, firm=bid.reserved)
+            if found is None:
+                return False
+            free, node = found
+            self._moved[node] = None
+            fits = self._fits(bid, lots, free, node)
+            lots -= fits
+            self._pool.give(self._take(bid, self._pool.on(node)[0], fits, free), node)
+        return True
+
+    def _free_of(self, node: NodeId, resource: str) -> int | None:
+        key = (node, resource)
+        if key not in self._left:
+            self._left[key] = self._room(node, resource)
+        return self._left[key]
+
+    def _fits(self, bid: RestingBid, lots: int, free: int, node: NodeId) -> int:
+        """How many lots of a bid fit on a node."""
+        fits = min(lots, free // bid.lot_milli)
+        for extra in bid.allocations:
+            has = self._free_of(node, extra.resource)
+            if has is not None:
+                fits = min(fits, has // extra.amount)
+        return fits
+
+    def _take(self, bid: RestingBid, ask: RestingAsk, fits: int, free: int) -> int:
+        """Place lots on the node of an ask; what it has left."""
+        self._placed.append(Placed(bid, ask, fits))
+        for extra in bid.allocations:
+            has = self._free_of(ask.node, extra.resource)
+            if has is not None:
+                self._left[ask.node, extra.resource] = has - fits * extra.amount
+        rest = free - fits * bid.lot_milli
+        if self._columns is not None:
+            self._columns.put(ask.node, rest, bid.allocations)
+        return rest

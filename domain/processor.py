@@ -152,6 +152,10 @@ class Unit:
         return [self._touched[aggregate] for aggregate in ids]
 
 
+#: Entries of no more use that a queue may hold beside as many as are of use.
+_STALE: Final = 64
+
+
 class Deadlines:
     """The queue of (due, kind, id), derived by folds from events; ``kind`` is a small number.
 
@@ -167,6 +171,10 @@ class Deadlines:
         """Fire (kind, id) at ``due_us``; replaces an earlier time."""
         self._due[kind, id] = due_us
         heapq.heappush(self._heap, (due_us, kind, id))
+        if len(self._heap) > 2 * len(self._due) + _STALE:
+            # Terms of months that ended early would else wait in the heap until they are due.
+            self._heap = [(due, kind, id) for (kind, id), due in self._due.items()]
+            heapq.heapify(self._heap)
 
     def clear(self, kind: int, id: bytes) -> None:
         """Do not fire (kind, id)."""

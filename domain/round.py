@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Final, assert_never
 
 from domain.ids import BidId, LeaseId, NodeId, OfferId, RoundId, derive
@@ -11,6 +12,7 @@ from domain.record import record
 from domain.refusal import Code, code
 
 
+@lru_cache(maxsize=1024)
 def instrument_of(resource: str, region: str) -> RoundId:
     """The aggregate of an instrument's rounds."""
     return RoundId(derive("round", resource, region))

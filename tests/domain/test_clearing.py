@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +21,7 @@ from domain.clearing import (
     place,
     pro_rata,
 )
+from domain.ids import NodeId
 from tests.domain.books import (
     ask,
     bid,
@@ -341,9 +343,31 @@ def test_placement_is_that_of_one_lot_at_a_time(
 
     fast = place(filled, asked(asks), room)
     assert {(p.bid.bid, p.ask.node): p.lots for p in fast} == plain_place(filled, asks, has)
+    for looks in (0, 1, 3):
+        assert place(filled, asked(asks), room, looks=looks) == fast, "as columns, from any bid on"
     assert len({(p.bid.bid, p.ask.node) for p in fast}) == len(fast)
     for each, free in asks:
         assert sum(p.lots * p.bid.lot_milli for p in fast if p.ask is each) <= free
+
+
+def test_nodes_that_have_run_out_of_something_cost_no_look_for_each_bid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The tight half of 600 nodes has no storage: 600 bids that need some do not look there."""
+    taken = []
+    take = AskPool.take
+
+    def counted(pool: AskPool, least: int, *, firm: bool) -> tuple[int, NodeId] | None:
+        taken.append(least)
+        return take(pool, least, firm=firm)
+
+    monkeypatch.setattr(AskPool, "take", counted)
+    asks = [ask(number, 5, 4 + number % 2) for number in range(600)]
+    full = {each.node for each, free in asks if free == 4}
+    wanted = [(bid(n, 9, 1, allocations={"storage.hot": 1 + n % 7}), 1) for n in range(600)]
+    placed = place(wanted, asked(asks), lambda node, resource: 0 if node in full else 70)
+    assert len(placed) == 600
+    assert len(taken) < 1000
 
 
 def test_a_lot_goes_to_the_tightest_node_and_lots_on_one_node_are_joined() -> None:

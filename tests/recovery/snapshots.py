@@ -10,6 +10,7 @@ from typing import Any
 from adapters.audit import hash_of_states
 from adapters.bootstrap import audit, snapshots_of
 from adapters.snapshot_keeper import SnapshotKeeper, SnapshotPolicy
+from adapters.simulator_parts import TakenAtOnce
 from adapters.worker import Worker
 from domain.commit import Ledger, unpack_event
 from domain.ids import AggregateId
@@ -30,9 +31,11 @@ class Kept:
     folder: Path
     policy: SnapshotPolicy = ALWAYS
     said: list[str] = field(default_factory=list)
+    at_once: bool = False
 
     def of(self, ledger: Ledger, shard: int) -> SnapshotKeeper:
-        return snapshots_of(
+        """The keeper of a worker; ``at_once``: none is missed because one is being written."""
+        made = snapshots_of(
             network(2),
             ledger,
             shard,
@@ -41,6 +44,9 @@ class Kept:
             policy=self.policy,
             say=self.said.append,
         )
+        if self.at_once:
+            made.__class__ = TakenAtOnce
+        return made
 
     def worker(self, system: SmallSystem, ledger: Ledger, shard: int, **more: Any) -> Worker:
         return system.worker(ledger, shard, snapshots=self.of(ledger, shard), **more)

@@ -30,7 +30,7 @@ SEATS = tuple(network(2).ledgers())
 
 def ended(folder: Path, *, steps: int = STEPS, policy: SnapshotPolicy = ALWAYS) -> SmallSystem:
     """A run whose workers leave snapshots and indexes in ``folder``; its workers are gone."""
-    kept = Kept(folder, policy)
+    kept = Kept(folder, policy, at_once=True)
     made: list[SmallSystem] = []
 
     def make(ledger: Ledger, shard: int) -> Worker:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from adapters.audit import hash_of_states
-from adapters.bootstrap import audit, snapshots_of
-from adapters.snapshot_keeper import SnapshotKeeper, SnapshotPolicy
+from adapters.bootstrap import audit, verify
 from adapters.simulator_parts import TakenAtOnce
+from adapters.snapshot_keeper import SnapshotKeeper, SnapshotPolicy
 from adapters.worker import Worker
 from domain.commit import Ledger, unpack_event
 from domain.ids import AggregateId
@@ -35,18 +35,17 @@ class Kept:
 
     def of(self, ledger: Ledger, shard: int) -> SnapshotKeeper:
         """The keeper of a worker; ``at_once``: none is missed because one is being written."""
-        made = snapshots_of(
-            network(2),
-            ledger,
-            shard,
-            folder=self.folder,
+        kind = TakenAtOnce if self.at_once else SnapshotKeeper
+        return kind(
+            self.folder,
+            ledger=ledger,
+            shard=shard,
+            genesis=network(2).hash,
             signer=signer_of(ledger),
+            verify=verify,
             policy=self.policy,
             say=self.said.append,
         )
-        if self.at_once:
-            made.__class__ = TakenAtOnce
-        return made
 
     def worker(self, system: SmallSystem, ledger: Ledger, shard: int, **more: Any) -> Worker:
         return system.worker(ledger, shard, snapshots=self.of(ledger, shard), **more)

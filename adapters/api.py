@@ -323,6 +323,9 @@ class _Routes:
         given = _parameters(request)
         ledger = _ledger(given.pop("ledger", "market"))
         shard = integer("shard", given.pop("shard", "0"))
+        shards = self._service.shards if ledger is Ledger.METERING else 1
+        if not 0 <= shard < shards:
+            raise Problem(BAD_PARAMETER, f"the {ledger.name.lower()} ledger has {shards} shards")
         conditions = [HISTORY.c.ledger == int(ledger), HISTORY.c.shard == shard]
         if "type" in given:
             kind = RECORDS.get(words("type", given.pop("type")))

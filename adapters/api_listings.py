@@ -34,6 +34,14 @@ from sqlalchemy import (
 from adapters.api_problems import BAD_CURSOR, BAD_PARAMETER, Problem
 from adapters.api_troubles import refuse_money
 from domain import outside_json
+from domain.catalogue import How, Revenue
+from domain.genesis import Role
+from domain.journal import Purse
+from domain.lease import EndReason
+from domain.provider import Fault
+from projections.leases import ACTIVE, CLOSED, CLOSING, OPENED
+from projections.nodes import DOWN, UNKNOWN, UP
+from projections.orders import CANCELLED, FILLED, RESTING, WITHDRAWN
 from projections.tables import (
     ACCOUNT,
     BALANCE,
@@ -95,9 +103,16 @@ def words(name: str, text: str) -> str:
     return text
 
 
-def upper(name: str, text: str) -> str:
-    """A state or a reason, in any case."""
-    return words(name, text).upper()
+def one_of(known: Sequence[str]) -> Parse:
+    """A state or a reason, in any case; a word that no row can have is a mistake."""
+
+    def parse(name: str, text: str) -> str:
+        found = text.upper()
+        if found not in known:
+            raise Problem(BAD_PARAMETER, f"{name} is one of {', '.join(known)}, not {text[:40]!r}")
+        return found
+
+    return parse
 
 
 def truth(name: str, text: str) -> bool:
@@ -309,15 +324,28 @@ def _filters(source: FromClause, *names: str) -> dict[str, Filter]:
         elif isinstance(column.type, Boolean):
             found[name] = equals(column, truth)
         elif isinstance(column.type, String):
-            found[name] = equals(column, upper if name in _UPPER else words)
+            known = _WORDS.get((column.table.name, name)) or _WORDS.get(("", name))
+            found[name] = equals(column, words if known is None else one_of(known))
         else:
             found[name] = equals(column, integer)
     return found
 
 
-_UPPER: Final = frozenset(
-    {"side", "state", "reason", "health", "fault", "purse", "role", "how", "revenue"}
-)
+#: What a column of words can hold, by table where tables differ.
+_WORDS: Final[Mapping[tuple[str, str], Sequence[str]]] = {
+    ("offer", "state"): (RESTING, WITHDRAWN),
+    ("bid", "state"): (RESTING, FILLED, CANCELLED),
+    ("orders", "state"): (RESTING, FILLED, CANCELLED, WITHDRAWN),
+    ("lease", "state"): (OPENED, ACTIVE, CLOSING, CLOSED),
+    ("", "side"): ("BID", "ASK"),
+    ("", "health"): (UP, DOWN, UNKNOWN),
+    ("", "reason"): tuple(each.value for each in EndReason),
+    ("", "fault"): tuple(each.value for each in Fault),
+    ("", "purse"): tuple(each.value for each in Purse),
+    ("", "role"): tuple(each.value for each in Role),
+    ("", "how"): tuple(each.value for each in How),
+    ("", "revenue"): tuple(each.value for each in Revenue),
+}
 
 
 def _listing(

@@ -22,6 +22,7 @@ from adapters.api_problems import BAD_PARAMETER, NOT_FOUND, REBUILDING, ROWS_UNA
 from adapters.api_troubles import troubles
 from adapters.projector import LedgerStatus
 from adapters.read_model import ReadModel
+from domain.catalogue import base_unit
 from domain.genesis import Genesis
 from projections.tables import ACCOUNT, BID, LEASE, NODE, OFFER, PAYABLE, POSTING, PROVIDER
 
@@ -115,6 +116,7 @@ def environment() -> Environment:
         milli=milli,
         percent=percent,
         words=words,
+        base_unit=base_unit,
         grouped=lambda number: f"{number:,}",
     )
     return made
@@ -216,15 +218,16 @@ class Pages:
     def leases(self, request: Request, connection: Connection) -> tuple[str, dict[str, Any]]:
         """Latest first, by state if asked."""
         found = page(connection, LISTINGS["leases"], _given(request))
-        return "leases.html", {"found": found, "given": _given(request)}
+        return "leases.html", {"found": found}
 
     def lease(self, request: Request, connection: Connection) -> tuple[str, dict[str, Any]]:
         """One lease with its lines and its money."""
         lease = octets("lease", request.path_params["lease"])
-        of = {"owner": lease.hex(), "limit": "50"}
         return "lease.html", {
             "lease": api_reads.lease(connection, lease),
-            "journal": page(connection, LISTINGS["journal"], of),
+            "journal": page(
+                connection, LISTINGS["journal"], _given(request), [POSTING.c.owner == lease]
+            ),
         }
 
     def providers(self, request: Request, connection: Connection) -> tuple[str, dict[str, Any]]:
@@ -281,7 +284,9 @@ class Pages:
     def _shown(self, show: Show, request: Request) -> Response:
         with self._read_model.reading() as connection:
             template, values = show(request, connection)
-            return self._page(template, connection, 200, values)
+            # The next page is asked for with the same filters, or its cursor would not fit.
+            given = _given(request)
+            return self._page(template, connection, 200, {"given": given, **values})
 
     def _page(
         self, template: str, connection: Connection, status: int, values: Mapping[str, Any]

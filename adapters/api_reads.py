@@ -96,11 +96,10 @@ def one(connection: Connection, table: Table, **key: Any) -> Row:
     """The row of a key. Raises ``Problem`` where there is none."""
     found = maybe(connection, table, **key)
     if found is None:
-        named = ", ".join(
-            f"{name} {value.hex() if isinstance(value, bytes) else value}"
-            for name, value in key.items()
-        )
-        raise Problem(NOT_FOUND, f"there is no {table.name} with {named}")
+        texts = {n: value.hex() if isinstance(value, bytes) else value for n, value in key.items()}
+        own = texts.keys() <= {table.name, "number"}
+        named = ", ".join(f"{text}" if own else f"{name} {text}" for name, text in texts.items())
+        raise Problem(NOT_FOUND, f"there is no {table.name} {'' if own else 'with '}{named}")
     return found
 
 

@@ -6,11 +6,12 @@ are used: an EVM or a web server takes seconds to load, and ``synor --help`` has
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 
@@ -67,6 +68,7 @@ def program(arguments: Sequence[str]) -> typer.Typer:
     """The commands; the one that ``arguments`` ask for is real, the others only have a name."""
     root = typer.Typer(
         name="synor",
+        callback=_start,
         help="An event-sourced marketplace ledger for decentralised compute.",
         no_args_is_help=True,
         add_completion=False,
@@ -89,11 +91,41 @@ def _attach(
     root: typer.Typer, name: str, entry: Entry, found: typer.Typer | Callable[..., None]
 ) -> None:
     if isinstance(found, typer.Typer):
+        for each in found.registered_commands:
+            # Else the list would cut each off at the width of the terminal.
+            each.short_help = each.short_help or _first_paragraph(each.callback)
         root.add_typer(found, name=name, help=entry.help)
         return
     # A command's own docstring says more than its line in the list.
     help = entry.help if found is _unasked else None
     root.command(name, help=help)(found)
+
+
+def _first_paragraph(of: Callable[..., None] | None) -> str:
+    text = inspect.getdoc(of) or ""
+    return " ".join(text.partition("\n\n")[0].split())
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from domain.rules import RULES
+
+        known = ", ".join(map(str, sorted(RULES)))
+        typer.echo(f"synor {version('synor-ledger')}, versions of the rules: {known}")
+        raise typer.Exit
+
+
+def _start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the program's version."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 def _unasked() -> None:
@@ -105,7 +137,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     as_json = "--json" in arguments
     try:
-        program(arguments)()
+        program(arguments)(prog_name="synor")
     except Failure as failure:
         failed(failure, as_json=as_json)
         sys.exit(failure.code)

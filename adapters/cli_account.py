@@ -20,8 +20,8 @@ from adapters.cli_client import (
 from adapters.cli_failures import Asked
 from adapters.cli_output import Json, commands, document, facts, positioned, said, table
 from adapters.cli_shown import field_name, whole
-from adapters.cli_units import hexadecimal, shown_synor, shown_time
-from domain.ids import AccountId, Address, account_of
+from adapters.cli_units import evm_address, hexadecimal, shown_synor, shown_time
+from domain.ids import AccountId, account_of
 
 app = commands()
 
@@ -46,7 +46,7 @@ def open_account(
     """Open the account that derives from the identity."""
     from domain.account import OpenAccount
 
-    to = address_in(key) if payee is None else _address(payee)
+    to = address_in(key) if payee is None else evm_address(payee)
     of = None if owner is None else AccountId(hexadecimal(owner, 16, "an account"))
     who = speaker(api, key, passphrase_file)
     sent = who.command(OpenAccount(payee=to, owner=of))
@@ -79,7 +79,7 @@ def set_payee(
     """Send payouts to another EVM address, from the next epoch on."""
     from domain.account import SetPayee
 
-    to = _address(address)
+    to = evm_address(address)
     told(speaker(api, key, passphrase_file).command(SetPayee(payee=to)), as_json)
 
 
@@ -123,6 +123,7 @@ def show(
             (field_name(each["purse"].lower()), shown_synor(whole(each["amount_nano"])))
             for each in money["purses"]
         ),
+        none="It has no money.",
     )
     if postings:
         table(
@@ -139,7 +140,3 @@ def show(
             ),
         )
     said(positioned(found["position"]))
-
-
-def _address(text: str) -> Address:
-    return Address(hexadecimal(text, 20, "an EVM account (an address)"))

@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -110,6 +110,7 @@ class Api:
             raise _problem(error.code, error.read(), self.url) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", None) or error
+            reason = getattr(reason, "strerror", None) or reason
             raise NoServer(
                 f"No ledger answers at {self.url} ({reason}).",
                 "Start one with `synor up`, or name another with --api URL or SYNOR_API.",
@@ -129,11 +130,12 @@ def _problem(status: int, body: bytes, url: str) -> Failure:
     """A problem as the API tells it, as the failure that a person sees."""
     try:
         told = json.loads(body)
-        number, name, detail = int(told["code"]), str(told["name"]), str(told["detail"])
-        remedy = str(told["remedy"])
+        number, remedy, what = int(told["code"]), str(told["remedy"]), _refusal(told)
     except (ValueError, KeyError, TypeError):
-        return Unable(f"{url} answers with status {status}, not as a ledger's API does.")
-    what = f"{number} {name}{': ' + detail if detail else ''}"
+        return Unable(
+            f"{url} answers with status {status}: {_detail(body)}",
+            "Name another ledger's API with --api URL or SYNOR_API, if this is none.",
+        )
     position = told.get("position")
     if number < 900:
         failure: Failure = Denied(what, remedy, position)
@@ -144,6 +146,19 @@ def _problem(status: int, body: bytes, url: str) -> Failure:
     else:
         failure = Unable(what, remedy)
     return failure
+
+
+def _detail(body: bytes) -> str:
+    """What an answer says that is no problem of the API: an embedded L1's own, or anything."""
+    try:
+        return str(json.loads(body)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return "nothing that a ledger's API says."
+
+
+def _refusal(told: Mapping[str, Any]) -> str:
+    detail = str(told["detail"])
+    return f"{told['code']} {told['name']}{': ' + detail if detail else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,18 +217,25 @@ class Speaker:
     def sign(self, payload: Any) -> tuple[int, bytes]:
         """The next number and the wire bytes of a payload under it."""
         from adapters.ed25519 import sign_input
+        from domain.codec import CodecError
         from domain.ids import Hash32
 
         number = self._number
+        try:
+            wire, _ = sign_input(
+                self._codec,
+                self._signer,
+                Hash32(self._genesis_hash),
+                payload,
+                self.session_us,
+                number,
+            )
+        except CodecError as error:
+            raise Asked(
+                f"This cannot be signed: {error}.",
+                "Nothing was sent; give a smaller amount, quantity, price or time.",
+            ) from None
         self._number += 1
-        wire, _ = sign_input(
-            self._codec,
-            self._signer,
-            Hash32(self._genesis_hash),
-            payload,
-            self.session_us,
-            number,
-        )
         return number, wire
 
     def command(self, payload: Any) -> Sent:
@@ -236,9 +258,7 @@ class Speaker:
                 )
             time.sleep(_PAUSE_S)
         for row in found["answer"].get("refused_rows", ()):
-            raise Denied(
-                f"{row['code']} {row['name']}: {row['detail']}", row["remedy"], found["position"]
-            )
+            raise Denied(_refusal(row), row["remedy"], found["position"])
         return Sent(number=number, answer=found["answer"], position=found["position"])
 
     def _posted(self, wire: bytes, deadline: float) -> Any:

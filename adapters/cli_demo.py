@@ -13,13 +13,13 @@ from tempfile import mkdtemp
 from typing import Annotated, Any, Final
 
 import typer
-from rich.box import SIMPLE
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 EXIT_CHECK_FAILED: Final = 1
 #: Columns of output that goes to a file or a pipe.
-PLAIN_WIDTH: Final = 100
+PLAIN_WIDTH: Final = 80
 
 
 class LogKind(Enum):
@@ -36,10 +36,13 @@ def demo(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
     serve: Annotated[bool, typer.Option(help="Leave the API and its pages running.")] = False,
-    port: Annotated[int, typer.Option(help="Port of the API, on loopback.")] = 8080,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of the API, on loopback; with --serve.")
+    ] = 8080,
 ) -> None:
     """Tell the main job from deposit to audit, and check every part of it."""
     from adapters.audit import Diverged
+    from adapters.cli_audit_progress import AuditProgress
     from adapters.demo import Demo, DemoFailed, summary
 
     console = Console(stderr=as_json)
@@ -52,7 +55,11 @@ def demo(
         try:
             story.run()
             console.print("The story is over; now everything is decided again and compared.")
-            verdict = story.verify(again)
+            progress = AuditProgress(story.network.ledgers())
+            try:
+                verdict = story.verify(again, progress)
+            finally:
+                progress.done()
         except (DemoFailed, Diverged) as failed:
             console.print(f"[red]The demo failed:[/red] {failed}")
             console.print(f"Its ledger is in {place}")
@@ -61,8 +68,14 @@ def demo(
         result = summary(story, verdict, time.monotonic() - started)
         console.print(
             f"Audit ok: {result['events']:,} events, state hash {result['state_hash'][:16]}…, "
-            f"in {result['seconds']} s. The ledger is in {place}"
+            f"in {result['seconds']} s."
         )
+        # Not folded: it is to be copied.
+        console.print(f"The ledger is in {place}", soft_wrap=True)
+        if log is LogKind.SQLITE and not as_json:
+            console.print(f"Once more, alone: .venv/bin/synor audit {place}", soft_wrap=True)
+            if not serve:
+                console.print("In a browser:     scripts/demo --serve")
         if as_json:
             typer.echo(json.dumps(result))
         if serve:
@@ -146,33 +159,44 @@ def _tables(console: Console, story: Any, verdict: Any) -> None:
         places += [(Purse.STAKE, provider), (Purse.UNBONDING, provider)]
         return sum(balances.of(purse, owner) for purse, owner in places)
 
-    def plain(nano: int) -> str:
-        return synor(nano).replace(",", "")
-
-    table = Table(
-        title="Who earned, paid and lost what (SYNOR)", box=SIMPLE, padding=(0, 1), pad_edge=False
-    )
-    table.add_column("who")
-    for name in ("earned", "paid", "lost", "has now"):
-        # On a narrow terminal a figure goes on in the next line; no digit is left out.
-        table.add_column(name, justify="right", overflow="fold")
-    for name, account in story.people():
-        table.add_row(
+    rows = [
+        (
             name,
-            plain(totals.earned.get(account, 0)),
-            plain(totals.spent.get(account, 0)),
-            plain(totals.slashes.get(provider_of(account), 0)),
-            plain(has(account)),
+            totals.earned.get(account, 0),
+            totals.spent.get(account, 0),
+            totals.slashes.get(provider_of(account), 0),
+            has(account),
         )
+        for name, account in story.people()
+    ]
     protocol = balances.of(Purse.PROTOCOL) + balances.of(Purse.PROTOCOL_PENDING)
-    table.add_row("protocol", plain(totals.protocol), "", "", plain(protocol))
-    table.add_row("insurance", "", "", "", plain(balances.of(Purse.INSURANCE, NOBODY)))
-    console.print(table)
-    ends = Table(title="Leases")
-    ends.add_column("how they ended")
-    ends.add_column("number", justify="right")
+    rows.append(("protocol", totals.protocol, 0, 0, protocol))
+    rows.append(("insurance", 0, 0, 0, balances.of(Purse.INSURANCE, NOBODY)))
+    money = _table("Who earned, paid and lost what (SYNOR)", "who", "earned", "paid", "lost", "has")
+    for name, *figures in rows:
+        money.add_row(name, *(synor(nano) if nano else "" for nano in figures))
+    money.add_section()
+    money.add_row("in all", *(synor(sum(row[n] for row in rows)) for n in (1, 2, 3, 4)))
+    console.print(money)
+    console.print(
+        f"Deposited {synor(totals.deposited)}, claimed on L1 {synor(totals.claimed)}: "
+        "the difference is what all have."
+    )
+    ends = _table("Leases", "how they ended", "number")
     for reason, number in sorted(story.told.reasons.items(), key=lambda kv: kv[0].value):
         ends.add_row(reason.value.lower().replace("_", " "), str(number))
     running = len(story.told.leases) - sum(story.told.reasons.values())
     ends.add_row("still running", str(running))
     console.print(ends)
+
+
+def _table(title: str, first: str, *figures: str) -> Table:
+    """A table of at most 80 columns: amounts to nine places, a space between them."""
+    made = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
+    made.add_column(first)
+    for name in figures:
+        # On a narrow terminal a figure goes on in the next line; no digit is left out.
+        made.add_column(name, justify="right", overflow="fold")
+    return made

@@ -117,6 +117,9 @@ def failure_of(error: BaseException) -> Failure:
 
 def _sentence(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.strerror is not None:
+        # Python's own text begins with a number and quotes the file.
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return text if text.endswith((".", "!", "?")) else text + "."
 
 

@@ -30,6 +30,7 @@ from adapters.cli_units import (
     shown_time,
     some_synor,
 )
+from domain.catalogue import base_unit
 from domain.ids import LeaseId, account_of
 
 app = commands()
@@ -67,7 +68,7 @@ def ls(
         document({"leases": rows})
         return
     table(
-        ("lease", "resource", ">devices", ">price", "node", "opened", "state"),
+        ("lease", "resource", ">devices", ">SYNOR/h", "node", "opened", "state"),
         (
             (
                 row["lease"],
@@ -135,11 +136,12 @@ def show(lease: Which, api: ApiUrl = None, as_json: Json = False) -> None:
     )
     if row["lines"]:
         table(
-            ("resource", ">quantity", ">charged", ">posted", ">unfunded", "up to"),
+            ("resource", ">quantity", "of", ">SYNOR charged", ">posted", ">unfunded", "up to"),
             (
                 (
                     line["resource"],
                     f"{whole(line['quantity']):,}",
+                    base_unit(line["resource"]),
                     shown_synor(whole(line["charged_nano"])),
                     shown_synor(whole(line["posted_nano"])),
                     shown_synor(whole(line["unfunded_nano"])),

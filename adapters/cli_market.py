@@ -38,12 +38,13 @@ def book(
         (
             ("instrument", f"{resource} in {region}"),
             ("rounds", f"{instrument['round']}{', one is open' if instrument['open'] else ''}"),
-            ("last price", "none yet" if price is None else f"{shown_synor(whole(price))} SYNOR"),
-            ("reference", "" if reference is None else f"{shown_synor(whole(reference))} SYNOR"),
+            ("last price", "none yet" if price is None else f"{shown_synor(whole(price))} SYNOR/h"),
+            ("reference", "" if reference is None else f"{shown_synor(whole(reference))} SYNOR/h"),
         )
     )
-    columns = ("side", ">price", ">devices", "order" if orders else ">orders")
-    table(columns, [*_side("ask", found["asks"][::-1]), *_side("bid", found["bids"])])
+    columns = ("side", ">SYNOR/h", ">devices", "order" if orders else ">orders")
+    rows = [*_side("ask", found["asks"][::-1]), *_side("bid", found["bids"])]
+    table(columns, rows, none="No order rests in it.")
     said(positioned(found["position"]))
 
 
@@ -67,6 +68,7 @@ def list_epochs(most: Most = 30, api: ApiUrl = None, as_json: Json = False) -> N
     if as_json:
         document({"epochs": rows})
         return
+    said("Money is in SYNOR.")
     table(
         (">epoch", "cut", ">accounts", ">payable", ">authorised", ">paid", "anchored"),
         (
@@ -107,9 +109,9 @@ def show_epoch(
         (
             ("epoch", str(epoch["number"])),
             ("cut", shown_time(whole(epoch["at_us"]))),
-            ("deposited", shown_synor(whole(epoch["deposited_nano"]))),
-            ("authorised", shown_synor(whole(epoch["authorised_nano"]))),
-            ("paid", shown_synor(whole(epoch["paid_nano"]))),
+            ("deposited", f"{shown_synor(whole(epoch['deposited_nano']))} SYNOR"),
+            ("authorised", f"{shown_synor(whole(epoch['authorised_nano']))} SYNOR"),
+            ("paid", f"{shown_synor(whole(epoch['paid_nano']))} SYNOR"),
             ("balances root", epoch["state_root"]),
             ("payout root", "" if checkpoint is None else checkpoint["payout_root"]),
             ("checkpoint", "" if checkpoint is None else checkpoint["checkpoint"]),
@@ -122,7 +124,7 @@ def show_epoch(
         )
     )
     table(
-        ("account", ">payable now", ">in all", "to"),
+        ("account", ">SYNOR payable now", ">in all", "to"),
         (
             (
                 row["account"],
@@ -132,6 +134,7 @@ def show_epoch(
             )
             for row in payables
         ),
+        none="It made nothing payable.",
     )
     said(positioned(found["position"]))
 
@@ -175,6 +178,7 @@ def history(
             )
             for row in rows
         ),
+        none="No such event, as far as the ledger is followed.",
     )
 
 

@@ -27,7 +27,7 @@ from adapters.cli_client import (
 from adapters.cli_failures import Asked, Denied, Unable
 from adapters.cli_output import Json, document, facts, noted, positioned, said
 from adapters.cli_shown import event_lines, whole
-from adapters.cli_units import hexadecimal, shown_synor, some_synor, synor
+from adapters.cli_units import evm_address, hexadecimal, shown_synor, some_synor
 from domain.ids import AccountId, Address, Hash32, Wide, account_of
 
 if TYPE_CHECKING:
@@ -142,12 +142,12 @@ def faucet(
 ) -> None:
     """Get tokens of an embedded development chain: play money, worth nothing elsewhere."""
     if address is not None:
-        to = Address(hexadecimal(address, 20, "an EVM account (an address)"))
+        to = evm_address(address)
     elif key is not None:
         to = address_in(key)
     else:
         raise Asked("For whom?", "Name an identity file with --key, or an --address.")
-    body = json.dumps({"address": f"0x{to.hex()}", "amount_nano": synor(amount)}).encode()
+    body = json.dumps({"address": f"0x{to.hex()}", "amount_nano": some_synor(amount)}).encode()
     found = Api(api).post("/l1/faucet", body, "application/json")
     if as_json:
         document({"development_chain": True, **found})

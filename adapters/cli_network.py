@@ -13,7 +13,7 @@ from adapters.cli_client import PassphraseFile, identity
 from adapters.cli_failures import Asked, Unable
 from adapters.cli_key import address_of
 from adapters.cli_output import Json, commands, document, facts, said
-from adapters.cli_units import hexadecimal
+from adapters.cli_units import evm_address
 from domain.ids import Address
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def new(
     if l1_rpc is not None:
         pins = _pins(
             l1_rpc,
-            None if vault is None else Address(hexadecimal(vault, 20, "a vault (an address)")),
+            None if vault is None else evm_address(vault),
             l1_start,
             confirmations,
             deploy_key,

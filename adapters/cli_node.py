@@ -39,6 +39,9 @@ from adapters.cli_units import (
     shown_synor,
     shown_time,
 )
+from adapters.cli_units import (
+    region as region_named,
+)
 from adapters.settings_security import secured
 from domain.ids import Hash32, NodeId, account_of, shard_of
 
@@ -67,7 +70,7 @@ class Metrics(Enum):
 def register(
     key: KeyFile,
     node_key: Annotated[Path, typer.Option(help="Identity file of the node itself.")],
-    region: Annotated[str, typer.Option(help="Region of its instruments.")],
+    region: Annotated[str, typer.Option(help="Region of its instruments, as eu.")],
     has: Annotated[
         list[str], typer.Option("--has", help="What it has: gpu.h100=1, container.memory=64GB.")
     ],
@@ -75,9 +78,11 @@ def register(
         list[str] | None,
         typer.Option("--device", help="Serial number of each physical device; only hashed."),
     ] = None,
-    beat: Annotated[str, typer.Option(help="Interval of beats; 0s: the default.")] = "0s",
+    beat: Annotated[
+        str, typer.Option(help="Interval of beats, as 10s; 0s: the genesis' own.")
+    ] = "0s",
     grace: Annotated[
-        str, typer.Option(help="Silence after which it is down; 0s: the default.")
+        str, typer.Option(help="Silence after which it is down, as 30s; 0s: the genesis' own.")
     ] = "0s",
     node_passphrase_file: Annotated[
         Path | None, typer.Option(help="Passphrase of the node's identity, if it is another.")
@@ -93,13 +98,15 @@ def register(
 
     capacity = tuple(Amount(resource=name, amount=amount) for name, amount in map(allocation, has))
     pieces = sum(-(-a.amount // 1000) for a in capacity if a.resource.startswith("gpu."))
+    if pieces > (most := _parameter(Api(api), "node_devices")):
+        raise Asked(f"{pieces:,} devices are too many for one node.", f"List at most {most}.")
     # Without serial numbers a device is known by its node's key, which registers once.
     serials = device or [f"{public_of(node_key).hex()}/{n}" for n in range(max(pieces, 1))]
     who = speaker(api, key, passphrase_file)
     node_signer = Signer(identity(node_key, node_passphrase_file or passphrase_file).ledger)
     row = NodeRow(
         key=node_signer.public,
-        region=region,
+        region=region_named(region),
         capacity=capacity,
         identities=tuple(
             Hash32(hashlib.sha256(b"synor-device-v1" + each.encode()).digest()) for each in serials
@@ -126,7 +133,7 @@ def attest(
     ] = None,
     key: SomeKeyFile = None,
     lasts: Annotated[
-        str | None, typer.Option(help="How long it is valid; default: as long as allowed.")
+        str | None, typer.Option(help="How long it is valid, as 20d; default: as long as allowed.")
     ] = None,
     api: ApiUrl = None,
     passphrase_file: PassphraseFile = None,
@@ -201,7 +208,7 @@ def ls(
         document({"nodes": rows})
         return
     table(
-        ("node", "provider", "region", ">required stake", "health", "registered"),
+        ("node", "provider", "region", ">stake SYNOR", "health", "registered"),
         (
             (
                 row["node"],
@@ -254,6 +261,7 @@ def show(node: Which, api: ApiUrl = None, as_json: Json = False) -> None:
             (each["attestor"], str(len(each["leaves"])), shown_time(whole(each["expires_us"])))
             for each in row["attestations"]
         ),
+        none="Nobody attests it: synor node attest",
     )
     said(positioned(found["position"]))
 

@@ -31,6 +31,9 @@ from adapters.cli_units import (
 from adapters.cli_units import (
     limit as metered_limit,
 )
+from adapters.cli_units import (
+    region as region_named,
+)
 from domain.ids import BidId, NodeId, OfferId, account_of
 
 offers = commands()
@@ -50,7 +53,9 @@ def place_offer(
     interruptible: Annotated[
         bool, typer.Option("--interruptible", help="Leases on it may be reclaimed with notice.")
     ] = False,
-    notice: Annotated[str, typer.Option(help="Notice of a reclaim.")] = "0s",
+    notice: Annotated[
+        str, typer.Option(help="Notice of a reclaim, as 10m; only with --interruptible.")
+    ] = "0s",
     api: ApiUrl = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -90,7 +95,7 @@ def withdraw_offer(
 def list_offers(
     key: SomeKeyFile = None,
     node: Annotated[str | None, typer.Option(help="Only of this node.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
+    state: Annotated[str | None, typer.Option(help="resting or withdrawn.")] = None,
     most: Most = 50,
     api: ApiUrl = None,
     as_json: Json = False,
@@ -101,7 +106,7 @@ def list_offers(
         document({"offers": rows})
         return
     table(
-        ("offer", "node", "resource", "region", ">devices", ">leased", ">ask", "state"),
+        ("offer", "node", "resource", "region", ">devices", ">leased", ">ask SYNOR/h", "state"),
         (
             (
                 row["offer"],
@@ -123,7 +128,7 @@ def list_offers(
 def place_bid(
     key: KeyFile,
     resource: Resource,
-    region: Annotated[str, typer.Option(help="Region.")],
+    region: Annotated[str, typer.Option(help="Region, as `synor node ls` shows it.")],
     limit: Annotated[str, typer.Option(help="Highest price in SYNOR per device and hour.")],
     term: Annotated[str, typer.Option(help="How long, from ready on: 90m, 12h, 30d.")],
     quantity: Annotated[str, typer.Option(help="Devices wanted.")] = "1",
@@ -154,7 +159,7 @@ def place_bid(
 
     row = BidRow(
         resource=resource,
-        region=region,
+        region=region_named(region),
         quantity_milli=thousandths(quantity),
         limit_nano=synor(limit),
         term_us=duration(term),
@@ -197,7 +202,7 @@ def cancel_bid(
 @bids.command("ls")
 def list_bids(
     key: SomeKeyFile = None,
-    state: Annotated[str | None, typer.Option(help="Only in this state.")] = None,
+    state: Annotated[str | None, typer.Option(help="resting, filled or cancelled.")] = None,
     most: Most = 50,
     api: ApiUrl = None,
     as_json: Json = False,
@@ -208,7 +213,7 @@ def list_bids(
         document({"bids": rows})
         return
     table(
-        ("bid", "resource", "region", ">devices", ">open", ">limit", "placed", "state"),
+        ("bid", "resource", "region", ">devices", ">open", ">limit SYNOR/h", "placed", "state"),
         (
             (
                 row["bid"],

@@ -7,9 +7,10 @@ most readers of JSON take numbers for floats.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -18,6 +19,7 @@ from adapters.cli_failures import Failure
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")]
 
 _EXACT_IN_A_FLOAT: Final = 1 << 53
+_FIGURE: Final = re.compile(r"-?[\d,]+(?:\.\d+)?|")
 
 
 def commands() -> typer.Typer:
@@ -59,17 +61,38 @@ def noted(text: str) -> None:
     sys.stderr.flush()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """Print a table; columns whose name begins with > are ranged right."""
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str = "",
+    none: str = "None.",
+) -> None:
+    """Print a table, or ``none``; columns whose name begins with > have point under point."""
     cells = [[str(each) for each in row] for row in rows]
     if title:
         said(title)
     if not cells:
-        said("None.")
-    elif sys.stdout.isatty():
+        said(none)
+        return
+    made = [
+        _on_the_point(column) if name.startswith(">") else column
+        for name, column in zip(columns, zip(*cells, strict=True), strict=True)
+    ]
+    cells = [list(row) for row in zip(*made, strict=True)]
+    if sys.stdout.isatty():
         _rich_table(columns, cells)
     else:
         _plain_table(columns, cells)
+
+
+def _on_the_point(column: Sequence[str]) -> Sequence[str]:
+    """Figures of a column with as much behind the point, so that they can be compared by eye."""
+    if not all(map(_FIGURE.fullmatch, column)):
+        return column
+    behind = [len(each.partition(".")[2]) + ("." in each) for each in column]
+    most = max(behind)
+    return [each + " " * (most - own) for each, own in zip(column, behind, strict=True)]
 
 
 def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
@@ -78,11 +101,16 @@ def _rich_table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     from rich.text import Text
 
     made = Table(header_style="bold", box=None)
-    for name in columns:
-        justify: Literal["left", "right"] = "right" if name.startswith(">") else "left"
-        made.add_column(name.removeprefix(">"), justify=justify, overflow="fold")
-    for row in cells:
-        made.add_row(*map(Text, row))
+    ranged = []
+    for name, column in zip(columns, zip(*cells, strict=True), strict=True):
+        head = name.removeprefix(">")
+        # Figures are ranged here, since the library would strip what stands behind a point. What
+        # does not fit is folded in the other columns.
+        width = max(map(len, (head, *column))) if name.startswith(">") else 0
+        made.add_column(head.rjust(width), overflow="fold", no_wrap=width > 0)
+        ranged.append([Text(each.rjust(width)) for each in column])
+    for row in zip(*ranged, strict=True):
+        made.add_row(*row)
     Console(highlight=False).print(made)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from adapters.cli_units import (
+    shown_amount,
     shown_duration,
     shown_synor,
     shown_thousandths,
@@ -43,7 +44,7 @@ def whole(value: Any) -> int:
 
 def field_name(field: str) -> str:
     """A field's name without its unit, which stands with the value."""
-    for unit in ("_nano", "_us", "_milli", "_ppm"):
+    for unit in ("_nano", "_us", "_ms", "_milli", "_ppm", "_pp12"):
         field = field.removesuffix(unit)
     return field.replace("_", " ")
 
@@ -63,6 +64,12 @@ def field_value(field: str, value: Any) -> str:
     if field.endswith("_us"):
         us = whole(value)
         return shown_time(us) if us > _INSTANT_US else shown_duration(us)
+    if field.endswith("_ms"):
+        return f"{whole(value):,} ms"
+    if field.endswith("_pp12"):
+        return f"{whole(value):,} of 10^12"
+    if field == "unit":
+        return f"{whole(value):,} base units"
     if field.endswith("_milli"):
         return shown_thousandths(whole(value))
     if field.endswith("_ppm"):
@@ -79,5 +86,9 @@ def percent(ppm: int) -> str:
 
 def _item(value: Any) -> str:
     if isinstance(value, dict):
+        if value.keys() == {"resource", "amount"}:
+            return f"{value['resource']} {shown_amount(value['resource'], whole(value['amount']))}"
+        if value.keys() == {"resource", "per_second"}:
+            return f"{value['resource']} up to {whole(value['per_second']):,}/s"
         return " ".join(f"{field_value(name, each)}" for name, each in value.items())
     return str(value)

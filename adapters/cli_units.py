@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from adapters.cli_failures import Asked
+from domain.catalogue import IN_MB
+from domain.ids import Address
 
 NANO: Final = 1_000_000_000
 _DECIMAL: Final = re.compile(r"(\d+)(?:\.(\d+))?", re.ASCII)
@@ -84,6 +86,35 @@ def hexadecimal(text: str, length: int, what: str) -> bytes:
     return found
 
 
+def region(text: str) -> str:
+    """The name of a region: a market of its own, so it is never empty."""
+    if not text.strip():
+        raise Asked("The region has no name.", "Write one of those that `synor node ls` shows.")
+    return text
+
+
+def evm_address(text: str) -> Address:
+    """An EVM address; where letters of both cases stand in it, they are a checksum (EIP-55)."""
+    digits = text.strip().removeprefix("0x")
+    try:
+        found = bytes.fromhex(digits)
+    except ValueError:
+        found = b""
+    if len(found) != 20:
+        raise Asked(f"{text!r} is not an EVM address.", "It has 40 hexadecimal digits after 0x.")
+    if found == bytes(20):
+        raise Asked("Nobody has the address zero.", "Name one whose key you have.")
+    if digits not in (digits.lower(), digits.upper()):
+        from eth_utils.address import is_checksum_address
+
+        if not is_checksum_address("0x" + digits):
+            raise Asked(
+                f"{text} is mistyped: its upper and lower case letters do not fit its digits.",
+                "Copy it again from where it was shown.",
+            )
+    return Address(found)
+
+
 def shown_synor(nano: int) -> str:
     """Nano as SYNOR, exact, without zeros that say nothing."""
     sign = "-" if nano < 0 else ""
@@ -108,6 +139,8 @@ def shown_time(us: int | None) -> str:
 
 def shown_duration(us: int) -> str:
     """A duration in its two largest units."""
+    if us == 0:
+        return "0s"
     if us < 1_000_000:
         return f"{us} µs"
     parts = []
@@ -119,17 +152,6 @@ def shown_duration(us: int) -> str:
     return "".join(parts[:2])
 
 
-#: Resources whose amounts are MB (10^6 bytes); those of all others are thousandths.
-IN_MB: Final = frozenset(
-    {
-        "gpu.vram",
-        "container.memory",
-        "container.ephemeral",
-        "storage.hot",
-        "function.provisioned",
-        "edge.cache",
-    }
-)
 _SIZE: Final = re.compile(r"(\d+)(MB|GB|TB)", re.ASCII)
 _SIZE_MB: Final = {"MB": 1, "GB": 1_000, "TB": 1_000_000}
 _RATE: Final = re.compile(r"(\d+)([kMG]?)(?:B?/s)?", re.ASCII)

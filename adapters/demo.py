@@ -15,7 +15,7 @@ from typing import Any, Final
 from adapters.actor import Actor
 from adapters.audit import Verdict
 from adapters.bootstrap import Network, create_topics
-from adapters.bootstrap_audit import OpenLog, audit_on_cores, check_anchors
+from adapters.bootstrap_audit import OpenLog, Progress, audit_on_cores, check_anchors
 from adapters.demo_story import (
     BEAT_US,
     BUYERS,
@@ -466,12 +466,12 @@ class Demo:
 
     # The end
 
-    def verify(self, open_log: OpenLog) -> Verdict:
+    def verify(self, open_log: OpenLog, progress: Progress | None = None) -> Verdict:
         """Audit the ledger and check that everything the story promises has happened.
 
         ``open_log`` opens the log anew, also in another process.
         """
-        verdict = audit_on_cores(self.network, open_log, jobs=AUDITORS)
+        verdict = audit_on_cores(self.network, open_log, jobs=AUDITORS, progress=progress)
         check_anchors(verdict, EvmChain(self.chain.rpc, self.chain.config))
         reasons = self.told.reasons
         faults = {slash.fault.value for slash in self.told.slashed}

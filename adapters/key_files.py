@@ -195,7 +195,7 @@ def _content(path: Path) -> bytes:
             content = file.read(_FILE_MAX)
     except OSError as error:
         raise KeyFileError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if mode & 0o077:
+    if mode & 0o077 and content.startswith(FORMAT.encode()):
         raise KeyFileError(f"{path} can be read by others (mode {mode:03o}); run: chmod 600 {path}")
     return content
 

@@ -194,7 +194,8 @@ def load(path: Path) -> Settings:
             found = tomllib.load(file)
     except FileNotFoundError:
         raise SettingsInvalid(
-            f"There is no {path}. Describe a network with: synor network new"
+            f"There is no {path}. Name the network's file or folder with --network (of `synor up` "
+            "the one of its --folder), or describe a network with: synor network new"
         ) from None
     except OSError as error:
         raise SettingsInvalid(f"{path} cannot be read: {error.strerror or error}.") from error

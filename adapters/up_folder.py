@@ -90,7 +90,12 @@ class Folder:
 
     def read_seed(self) -> bytes:
         """The seed. Raises ``OSError`` or ``LogError``."""
-        seed = self.seed.read_bytes()
+        try:
+            seed = self.seed.read_bytes()
+        except FileNotFoundError:
+            raise LogError(
+                f"{self.path} is no folder of `synor up`: it has no {self.seed.name}."
+            ) from None
         if len(seed) != SEED_BYTES:
             raise LogError(f"{self.seed} is damaged: it has {len(seed)} bytes, not {SEED_BYTES}.")
         if self.seed.stat().st_mode & 0o077:

@@ -217,7 +217,10 @@ OWNS_OTHERS: Final = code(
 )
 AMOUNT_NOT_POSITIVE: Final = code(304, "amount_not_positive", "Name an amount above zero.")
 INSUFFICIENT_FREE: Final = code(
-    305, "insufficient_free", "Deposit more, or free what is reserved, and send it again."
+    305,
+    "insufficient_free",
+    "Deposit more, or free what is reserved, and send it again."
+    " The figures are nano SYNOR, 10^9 to one.",
 )
 ALREADY_OBSERVED: Final = code(
     311, "already_observed", "Nothing is left to do: this position of the chain was taken in."

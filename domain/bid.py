@@ -191,7 +191,10 @@ WORST_CASE_TOO_LARGE: Final[Code] = code(
     517, "worst_case_too_large", "Split the order: its worst case is beyond 2^62."
 )
 FREE_BALANCE_TOO_SMALL: Final[Code] = code(
-    531, "free_balance_too_small", "Deposit first, or lower quantity, limit, term or budget."
+    531,
+    "free_balance_too_small",
+    "Deposit first, or lower quantity, limit, term or budget."
+    " The figures are nano SYNOR, 10^9 to one.",
 )
 
 

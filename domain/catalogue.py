@@ -146,6 +146,39 @@ SHARES_1: Final[tuple[Share, ...]] = (
 )
 
 
+#: Resources whose allocations are MB (10^6 bytes); those of all others are thousandths.
+IN_MB: Final = frozenset(
+    {
+        "gpu.vram",
+        "container.memory",
+        "container.ephemeral",
+        "storage.hot",
+        "function.provisioned",
+        "edge.cache",
+    }
+)
+_METERED_IN: Final[Mapping[str, str]] = {
+    "inference.tokens": "token",
+    "network.ingress": "byte",
+    "network.egress": "byte",
+    "function.invocations": "request",
+    "function.duration": "MB·ms",
+    "function.http-gateway": "request",
+    "function.event-bridge": "event",
+    "edge.invocations": "request",
+    "edge.duration": "MB·ms",
+    "edge.bandwidth": "byte",
+    "edge.transcoding": "ms",
+}
+
+
+def base_unit(resource: str) -> str:
+    """What quantities of a resource count (R1.4): a metered unit, or so much for a millisecond."""
+    if resource in IN_MB:
+        return "MB·ms"
+    return _METERED_IN.get(resource, "milli·ms")
+
+
 class Catalogue:
     """The rows of one catalogue version, by name and by row number (its place in the list)."""
 

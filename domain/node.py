@@ -205,7 +205,10 @@ LEAF_NOT_OF_MANIFEST: Final = code(
     421, "leaf_not_of_manifest", "Attest leaves of the manifest's present version, each once."
 )
 EXPIRY_OUT_OF_BOUNDS: Final = code(
-    422, "expiry_out_of_bounds", "Let it expire after now, by the longest life of an attestation."
+    422,
+    "expiry_out_of_bounds",
+    "Let it expire after now, by the longest life of an attestation."
+    " The figures are µs since 1970, UTC.",
 )
 
 NODE_IS_BOUND: Final = code(

@@ -244,7 +244,10 @@ STAKE_IS_FROZEN: Final = code(
     406, "stake_is_frozen", "Wait until the open pot is divided; then unbond what thaws."
 )
 STAKE_IS_REQUIRED: Final = code(
-    407, "stake_is_required", "Unbond at most what exceeds the required stake, or retire nodes."
+    407,
+    "stake_is_required",
+    "Unbond at most what exceeds the required stake, or retire nodes."
+    " The figures are nano SYNOR, 10^9 to one.",
 )
 TOO_MANY_TRANCHES: Final = code(
     408, "too_many_tranches", "Bond or unbond fewer, larger amounts; wait for releases."

@@ -97,7 +97,10 @@ QUANTITY_OUT_OF_RANGE: Final[Code] = code(
     504, "quantity_out_of_range", "Give a quantity above zero, in thousandths of a device."
 )
 PRICE_OFF_TICK: Final[Code] = code(
-    505, "price_off_tick", "Give a price that is a multiple of the tick and not negative."
+    505,
+    "price_off_tick",
+    "Give a price that is a multiple of the tick and not negative."
+    " The figures are nano SYNOR, 10^9 to one.",
 )
 TOO_MANY_LIVE_ORDERS: Final[Code] = code(
     530, "too_many_live_orders", "Cancel or withdraw an order of the same beneficial owner first."

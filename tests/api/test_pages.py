@@ -142,6 +142,31 @@ def test_the_next_page_goes_on_where_this_one_ends(scene: Scene) -> None:
     assert seen == [each["lease"] for each in everything]
 
 
+def test_every_list_can_be_paged_to_its_end(scene: Scene) -> None:
+    """Also the journal of a lease, and a list with a filter: each link leads to another page."""
+    lease = scene.client.get("/v1/leases?order=asc").json()["items"][0]["lease"]
+    account = scene.story.accounts[0].hex()
+    for path in (
+        f"/leases/{lease}?limit=2",
+        f"/accounts/{account}?limit=9",
+        f"/accounts?limit=1&owner={account}",
+        "/providers?limit=1&admitted=true",
+        "/epochs?limit=1",
+        "/epochs/1?limit=1",
+    ):
+        pages: list[str] = []
+        while True:
+            answer = scene.client.get(path)
+            assert answer.status_code == 200, (path, answer.text)
+            pages.append(answer.text)
+            following = re.search(r'class="more" href="([^"]+)"', answer.text)
+            if following is None:
+                break
+            path = following.group(1).replace("&amp;", "&")
+        assert len(set(pages)) == len(pages), path
+        assert len(pages) > 1 or path.startswith(("/accounts?", "/providers", "/epochs")), path
+
+
 def test_amounts_and_times_are_exact() -> None:
     """To the last nano and the last microsecond."""
     assert synor(0) == "0.000000000"

@@ -87,6 +87,15 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
         key_files.read(path, lambda: None)
 
 
+def test_the_mode_of_a_file_that_is_no_key_is_nobodys_business(tmp_path: Path) -> None:
+    """Else a person who named the wrong file would be told to change its mode."""
+    path = tmp_path / "passwd"
+    path.write_text("root:x:0:0\n")
+    path.chmod(0o644)
+    with pytest.raises(KeyFileError, match="no identity file"):
+        key_files.show(path)
+
+
 def test_a_key_of_a_machine_needs_no_passphrase_and_may_hold_no_tokens(tmp_path: Path) -> None:
     """Service keys load by themselves."""
     path = tmp_path / "clock.pem"

@@ -124,17 +124,24 @@ def _refusals(town: Town, buyer: Path) -> None:
     """What the ledger refuses has its number, its name, what to do, and a position."""
     stranger = town.key("stranger")
     place = ("--resource", "gpu.h100", "--region", "eu", "--limit", "4")
+    bid = ("bid", "place", "--key", buyer, *place)
     for arguments, code, says in (
         (("account", "open", "--key", buyer), 1, "account"),
+        (("faucet", "9" * 20, "--key", buyer), 3, "409"),
+        ((*bid, "--term", "1h", "--quantity", "9" * 20), 2, "beyond 64 bits"),
+        ((*bid, "--term", "9" * 20 + "d"), 2, "beyond 64 bits"),
+        ((*bid, "--term", "1h", "--meter", f"network.egress={'9' * 20}"), 2, "beyond 64 bits"),
+        (("lease", "ls", "--state", "open"), 2, "OPENED, ACTIVE, CLOSING, CLOSED"),
+        (("history", "--ledger", "metering", "--shard", "99"), 2, "shards"),
         (("withdraw", "1000000", "--key", buyer), 1, "free"),
         (("withdraw", "1", "--key", stranger), 1, "202 unknown_key"),
         (("deposit", "100000", "--key", buyer), 1, "fewer than"),
         (("claim", "--key", buyer), 1, "Nothing is due"),
         (("provider", "stake", "1", "--key", buyer), 1, "not_a_provider"),
-        (("bid", "place", "--key", buyer, *place, "--term", "365d"), 1, "512 term_out_of_range"),
-        (("bid", "place", "--key", buyer, *place, "--term", "30d"), 1, "531 free_balance"),
+        ((*bid, "--term", "365d"), 1, "512 term_out_of_range"),
+        ((*bid, "--term", "30d"), 1, "531 free_balance"),
         (("lease", "close", "ab" * 16, "--key", buyer), 1, "lease"),
-        (("lease", "show", "ab" * 16), 2, "901 not_found"),
+        (("lease", "show", "ab" * 16), 2, f"901 not_found: there is no lease {'ab' * 16}\n"),
         (("node", "run", "--key", stranger), 2, "node register"),
         (("offer", "withdraw", "ab" * 16, "--key", buyer), 1, "540 order_unknown"),
         (("withdraw", "1", "--key", buyer, "--passphrase-file", TINY), 3, "does not open"),

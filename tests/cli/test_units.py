@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from adapters import cli_units
 from adapters.cli_failures import Asked
+from adapters.cli_output import table
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,36 @@ def test_an_id_of_another_length_is_refused() -> None:
 def test_what_is_shown_reads_back_as_the_same_amount(nano: int) -> None:
     """Nothing is lost on a terminal."""
     assert cli_units.synor(cli_units.shown_synor(nano).replace(",", "")) == nano
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0x5aAeb6053F3E94C9b9A09f33669435E7Ef1BeAed",
+        "5aaeb6053f3e94c9b9a09f33669435e7ef1beaed",
+        "0x5AAEB6053F3E94C9B9A09F33669435E7EF1BEAED",
+    ],
+)
+def test_an_evm_address_is_read_with_its_checksum_or_without(text: str) -> None:
+    """EIP-55's own example, and the same digits in one case."""
+    assert cli_units.evm_address(text).hex() == "5aaeb6053f3e94c9b9a09f33669435e7ef1beaed"
+
+
+@pytest.mark.parametrize(
+    "text", ["0x5aAeb6053F3E94C9b9A09f33669435E7Ef1Beaed", "0x" + "00" * 20, "0x12", "eu"]
+)
+def test_an_address_that_nobody_can_mean_is_refused(text: str) -> None:
+    """Money that is sent to a mistyped address is gone."""
+    with pytest.raises(Asked):
+        cli_units.evm_address(text)
+
+
+def test_figures_of_a_column_stand_point_under_point(capsys: pytest.CaptureFixture[str]) -> None:
+    """So that amounts can be compared by eye; what is no figure is only ranged right."""
+    table((">SYNOR", ">block"), [("94.92", "7"), ("1,004.08", "not yet"), ("1", "12")])
+    assert capsys.readouterr().out.splitlines() == [
+        "   SYNOR    block",
+        "   94.92        7",
+        "1,004.08  not yet",
+        "    1          12",
+    ]

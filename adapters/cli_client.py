@@ -132,10 +132,7 @@ def _problem(status: int, body: bytes, url: str) -> Failure:
         told = json.loads(body)
         number, remedy, what = int(told["code"]), str(told["remedy"]), _refusal(told)
     except (ValueError, KeyError, TypeError):
-        return Unable(
-            f"{url} answers with status {status}: {_detail(body)}",
-            "Name another ledger's API with --api URL or SYNOR_API, if this is none.",
-        )
+        return Unable(f"{url} answers with status {status}: {_detail(body)}")
     position = told.get("position")
     if number < 900:
         failure: Failure = Denied(what, remedy, position)

@@ -464,7 +464,7 @@ class LedgerAudit:
                 emitted.aggregate,
                 emitted.version,
                 codec.number(type(emitted.event)),
-                codec.encode(emitted.event),
+                emitted.payload or codec.encode(emitted.event),
             ).pack()
             if number >= len(body.events):
                 self._diverge(

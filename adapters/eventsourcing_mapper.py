@@ -7,7 +7,7 @@ it was given and nothing else, so a record on the log can never choose what code
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -33,11 +33,15 @@ class UnknownRecord(ProgrammingError):
 
 @dataclass(frozen=True, slots=True)
 class LedgerEvent:
-    """An event of the domain with what the library wants of one: its aggregate and version."""
+    """An event of the domain with what the library wants of one: its aggregate and version.
+
+    ``state`` are its bytes, where they are known already.
+    """
 
     originator_id: UUID
     originator_version: int
     event: Any
+    state: bytes | None = field(default=None, compare=False)
 
 
 class AvroMapper(Mapper[UUID]):
@@ -67,7 +71,7 @@ class AvroMapper(Mapper[UUID]):
         if topic is None:
             raise UnknownRecord(f"{type(event).__qualname__} is no event of this ledger")
         try:
-            state = self._codec.encode(event)
+            state = domain_event.state or self._codec.encode(event)
         except CodecError as error:
             raise UnknownRecord(f"{topic}: {error}") from error
         return StoredEvent(

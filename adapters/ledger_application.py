@@ -180,7 +180,8 @@ class LedgerApplication(Application[UUID]):
         again.
         """
         wrapped = [
-            LedgerEvent(UUID(bytes=each.aggregate), each.version, each.event) for each in events
+            LedgerEvent(UUID(bytes=each.aggregate), each.version, each.event, each.payload)
+            for each in events
         ]
         try:
             self.save(*wrapped, *states, header=header, height=height)

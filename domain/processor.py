@@ -83,11 +83,15 @@ class DictStates:
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """An event of a step, with the aggregate and the version that it gets."""
+    """An event of a step, with the aggregate and the version that it gets.
+
+    ``payload`` are its bytes, where they are known already.
+    """
 
     aggregate: AggregateId
     version: int
     event: Any
+    payload: bytes | None = None
 
 
 class Unit:
@@ -101,6 +105,9 @@ class Unit:
         self.events: list[Emitted] = []
         self.bulk: list[BulkPart] = []
         self.bulk_bytes = 0
+        #: Of the events whose bytes are known: all without a part in the bulk; those that have one
+        #: are small beside it.
+        self.event_bytes = 0
         self._garbage: dict[int, tuple[int, Any]] = {}
 
     def state(self, aggregate: AggregateId) -> Any:
@@ -119,12 +126,14 @@ class Unit:
         found = self._touched.get(aggregate)
         return 0 if found is None else found.version
 
-    def emit(self, aggregate: AggregateId, event: Any) -> None:
+    def emit(self, aggregate: AggregateId, event: Any, payload: bytes | None = None) -> None:
         """Record an event and evolve its aggregate. Folds are the processor's business."""
         state = self.state(aggregate)
         version = self.version(aggregate) + 1
         self._touched[aggregate] = Versioned(aggregate, version, self._evolve(state, event))
-        self.events.append(Emitted(aggregate, version, event))
+        self.events.append(Emitted(aggregate, version, event, payload))
+        if payload is not None:
+            self.event_bytes += RECORDED_BYTES + len(payload)
 
     def add_bulk(self, part: BulkPart) -> None:
         """Keep an input in the commit's bulk."""
@@ -319,7 +328,7 @@ class Processor:
 
     def emit(self, aggregate: AggregateId, event: Any, part: BulkPart | None = None) -> None:
         """Record an event in the step, evolve its aggregate and fold it."""
-        self.unit.emit(aggregate, event)
+        self.unit.emit(aggregate, event, None if part is not None else self.codec.encode(event))
         if part is not None:
             self.unit.add_bulk(part)
         self._follow_rules(event)
@@ -512,12 +521,19 @@ def decode_commit(
 
 
 EVENTS_PER_COMMIT: Final = 2000
+EVENT_BYTES_PER_COMMIT: Final = 1024 * 1024
 BULK_PER_COMMIT: Final = 2 * 1024 * 1024
+#: What a recorded event has beside its own bytes, at most.
+RECORDED_BYTES: Final = 40
 
 
 def full(unit: Unit) -> bool:
-    """Whether a step should be cut now to stay within a commit's bounds."""
-    return len(unit.events) >= EVENTS_PER_COMMIT or unit.bulk_bytes >= BULK_PER_COMMIT
+    """Whether a step should be cut now to stay within a commit's bounds, with one more item."""
+    return (
+        len(unit.events) >= EVENTS_PER_COMMIT
+        or unit.event_bytes >= EVENT_BYTES_PER_COMMIT
+        or unit.bulk_bytes >= BULK_PER_COMMIT
+    )
 
 
 def header(unit: Unit, time_us: int, rules_version: int, runs: Any) -> CommitHeader:

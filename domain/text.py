@@ -21,7 +21,7 @@ _HIDDEN: Final = re.compile(
     "]"
 )
 _NOT_A_NAME: Final = re.compile("[^ -~]")
-_REPLACED: Final = "\ufffd"
+_REPLACED: Final = "?"
 _ELLIPSIS: Final = "…"
 
 

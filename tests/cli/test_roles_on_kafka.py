@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +67,38 @@ def test_a_lease_lives_on_processors_that_are_processes_of_their_own(
     assert verdict["charged_nano"] == charged
     assert verdict["leases"] == 1
     assert verdict["state_hash"] == town.ok("audit", town.network)["state_hash"]
+    _made_anew_from_the_brokers(town, lease, found)
+
+
+def _made_anew_from_the_brokers(town: Deployment, lease: str, before: Any) -> None:
+    """``projections rebuild`` while the API serves: every row is as the live projector left it."""
+    said = town.start("serve", "serve").wait("API and pages at ").text()
+    town.env["SYNOR_API"] = said.partition("API and pages at ")[2].split()[0]
+
+    def caught_up(generation: int) -> bool:
+        status = town.ok("projections", "status")
+        behind = [each["lag"] for each in status["ledgers"]]
+        return bool(status["generation"] == generation and behind == [0] * len(behind))
+
+    until(lambda: caught_up(1))
+    rebuilt = town.ok("projections", "rebuild")
+    assert (rebuilt["generation"], rebuilt["records"] > 10) == (2, True)
+    assert caught_up(2)
+    assert _rows(town.network / "read.g2.db") == _rows(town.network / "read.g1.db")
+    assert town.ok("lease", "show", lease)["lease"] == before
+    assert town.running["serve"].stop() == 0, town.running["serve"].text()
+
+
+def _rows(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Every table of a generation."""
+    with closing(sqlite3.connect(path)) as database:
+        names = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        found = {
+            name: sorted(database.execute(f"SELECT * FROM {name}").fetchall(), key=repr)
+            for (name,) in names
+        }
+    assert len(found) > 10
+    return found
 
 
 def test_a_role_with_the_key_of_another_or_without_brokers_says_so(tmp_path: Path) -> None:

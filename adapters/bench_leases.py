@@ -98,6 +98,7 @@ class Story:
     inputs: Gathered = field(init=False)
     nodes: list[NodeId] = field(default_factory=list)
     leases: dict[NodeId, list[_Lease]] = field(default_factory=dict)
+    lease_milli: int = LEASE_MILLI
     _read: int = 0
 
     def __post_init__(self) -> None:
@@ -170,7 +171,7 @@ class Story:
         )
         self.settle(SECOND_US)
         capacity = (Amount(resource=H100, amount=DEVICES * 1000),)
-        wanted = -(-leases // LEASES_A_NODE)
+        wanted = -(-leases * self.lease_milli // (DEVICES * 1000))
         for first in range(0, wanted, NODES_A_COMMAND):
             rows = range(first, min(first + NODES_A_COMMAND, wanted))
             self._register(rows, capacity)
@@ -239,7 +240,7 @@ class Story:
 
     def let(self, leases: int) -> None:
         """Bid until so many leases are ready."""
-        row = lease_bid(limit_nano=4 * NANO)
+        row = lease_bid(limit_nano=4 * NANO, milli=self.lease_milli)
         placed = 0
         while placed < leases:
             for buyer in self._buyers:
@@ -308,12 +309,12 @@ class Story:
 _EGRESS: Final = next(i for i, row in enumerate(VERSION_1) if row.resource == EGRESS)
 
 
-def lease_bid(*, limit_nano: int) -> BidRow:
+def lease_bid(*, limit_nano: int, milli: int = LEASE_MILLI) -> BidRow:
     """A bid for one lease of the bench."""
     return BidRow(
         resource=H100,
         region="eu",
-        quantity_milli=LEASE_MILLI,
+        quantity_milli=milli,
         limit_nano=limit_nano,
         term_us=30 * DAY_US,
         metered=(MeteredLimit(resource=EGRESS, per_second=PER_SECOND),),

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 pytest_plugins = (
@@ -27,4 +28,15 @@ settings.register_profile(
     max_examples=2_000,
     print_blob=True,
 )
-settings.load_profile("long" if os.environ.get("SYNOR_LONG") == "1" else "default")
+LONG = os.environ.get("SYNOR_LONG") == "1"
+settings.load_profile("long" if LONG else "default")
+
+#: A full count takes longer than the two minutes after which a test of the short run hangs.
+LONG_S = 3600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give tests at their full counts the time for them, where they do not name their own."""
+    for item in items:
+        if LONG and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(LONG_S))

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from adapters import key_files, roles_genesis, settings
+from adapters.audit_report import hash_of_states
 from adapters.avro_codec import AvroCodec
 from adapters.bootstrap import Network, worker
 from adapters.ed25519 import Signer, sign_input
@@ -26,11 +27,20 @@ from adapters.memory_log import MemoryLog
 from adapters.metering_workload import Encoding, Fleet
 from adapters.roles_clock import now_us
 from domain.canonical import canonical
-from domain.commit import LEDGER_TOPICS, TELEMETRY_TOPIC, CommitHeader, Ledger, RecordedEvent
+from domain.commit import (
+    LEDGER_TOPICS,
+    TELEMETRY_TOPIC,
+    CommitBody,
+    CommitHeader,
+    Ledger,
+    RecordedEvent,
+)
 from domain.genesis import HOUR_US
 from domain.ids import PublicKey
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound
+from domain.market import Market
 from domain.ports import Log
+from domain.processor import DictStates
 from domain.telemetry import TelemetryAccepted, UsageStated
 from tests.cli.commands import Running, stopped_at_the_end, synor, until
 from tests.support.fault_matrix import FaultMatrix, Seen
@@ -189,6 +199,26 @@ def told(network: Network, log: Log, shard: int) -> list[bytes]:
     )
 
 
+def state_of(network: Network, log: Log) -> str:
+    """The ``state_hash`` of what the shards' ledgers fold to, wherever their commits end."""
+    states: dict[tuple[Ledger, int], DictStates] = {}
+    for shard in range(SHARDS):
+        held = states[Ledger.METERING, shard] = DictStates()
+        processor = network.processor(Ledger.METERING, shard, held)
+        partition = network.partition(
+            Ledger.METERING, shard, log=log, index=":memory:", depth=Depth.COMMITS
+        )
+        partition.catch_up()
+        for counted in partition.commits(0):
+            body = network.codec.decode(CommitBody, counted.body)
+            processor.adopt(body, counted.parts() or (), held.keep)
+        # At least its gateways, their nodes and a lease for each.
+        assert len(held.all) > 3 * GATEWAYS
+    nothing = network.processor(Ledger.MARKET, 0, DictStates())
+    assert isinstance(nothing, Market)
+    return hash_of_states(nothing, states)
+
+
 def alone(town: Town, log: Log) -> MemoryLog:
     """The same inputs, with their append times, worked by one worker for each shard."""
     now = [0]
@@ -257,6 +287,7 @@ def test_workers_that_come_and_are_killed_under_load_lose_and_double_nothing(
             told(town.network, log, shard) != told(town.network, reference, shard)
             for shard in range(SHARDS)
         )
+        same = state_of(town.network, log) == state_of(town.network, reference)
         fault_matrix.record(
             Seen(
                 fault="a worker is killed under load while another joins its group",
@@ -269,6 +300,7 @@ def test_workers_that_come_and_are_killed_under_load_lose_and_double_nothing(
             )
         )
         assert (lost, doubled, forked) == (0, 0, 0)
+        assert same, "another state than that of one worker for each shard"
         assert counts == [expected] * SHARDS
         assert found
         assert any(

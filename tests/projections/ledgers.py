@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -68,6 +68,7 @@ class HandLedger:
     genesis: bytes
     ledger: Ledger
     shard: int
+    signer: Signer = WRITER
     height: int = -1
     previous: bytes = NO_HASH
     tree: MerkleTree = field(default_factory=MerkleTree)
@@ -101,13 +102,17 @@ class HandLedger:
             shard=self.shard,
             height=self.height + 1,
             previous=self.previous,
-            writer=WRITER.public,
+            writer=self.signer.public,
             body=encoded,
         ).unsigned()
-        envelope = unsigned + WRITER.sign(unsigned)
+        envelope = unsigned + self.signer.sign(unsigned)
         self.height += 1
         self.previous = hashlib.sha256(envelope).digest()
         return envelope + encoded
+
+    def beside(self, signer: Signer) -> HandLedger:
+        """Another writer that stands where this one does, and knows nothing of what follows."""
+        return replace(self, signer=signer, tree=self.tree.copy(), versions=dict(self.versions))
 
     def commit(
         self, time_us: int, events: Sequence[tuple[bytes, Any]], runs: tuple[InputRun, ...] = ()

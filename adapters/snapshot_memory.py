@@ -48,7 +48,7 @@ WIRING: Final[Skipped] = {
     ),
     Metering: frozenset(("_intake", "_decoded", "_lists")),
     Settlement: frozenset(("_keccak", "_domain")),
-    ColumnReadings: frozenset(("_last", "_handful", "_slots_of_lists")),
+    ColumnReadings: frozenset(("_last", "_handful", "_slots_of_lists", "_placed")),
     OrderBook: frozenset(("_takes",)),
     FreeCapacity: frozenset(("_takes",)),
     Folds: frozenset(("eligible",)),

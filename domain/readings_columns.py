@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from domain.batch_columns import Columns
 from domain.ids import QUANTITY_MAX
 from domain.readings import ALL_ACCEPTED, Contradiction, Judged, Moment, limit_of
+from domain.slot_columns import Placed, Placements, Slots, entries, grown
 
 Ints = NDArray[Any]
 _Reading = tuple[int, int, int, int]  # slots of quantity and counter, time, total
@@ -36,34 +37,6 @@ _FEW: Final = 2**14
 _HANDFUL: Final = 24
 
 
-class _Slots:
-    """Slot numbers in use and free, from 1."""
-
-    def __init__(self) -> None:
-        self.top = 1
-        self._free: list[int] = []
-
-    def take(self) -> int:
-        """A slot nobody has."""
-        if self._free:
-            return self._free.pop()
-        self.top += 1
-        return self.top - 1
-
-    def give(self, slot: int) -> None:
-        """Nobody has this slot any more."""
-        self._free.append(slot)
-
-
-def _grown(array: Ints, size: int, fill: int) -> Ints:
-    """The array with room for ``size`` entries, new ones filled."""
-    if size <= len(array):
-        return array
-    bigger = np.full((max(size, 2 * len(array)), *array.shape[1:]), fill, array.dtype)
-    bigger[: len(array)] = array
-    return bigger
-
-
 class _Window:
     """What changed in a usage window that is not closed yet."""
 
@@ -72,21 +45,6 @@ class _Window:
     def __init__(self) -> None:
         self.touched: list[Ints] = []  # quantity slots, each once
         self.saved: list[tuple[Ints, Ints]] = []  # slots that changed again later, with their value
-
-
-class _Placed:
-    """Where the rows of a batch belong: slots of leases, quantities and counters."""
-
-    __slots__ = ("batch", "counter", "leases", "plain", "quantity")
-
-    def __init__(
-        self, batch: Columns, leases: Ints, quantity: Ints, counter: Ints, plain: bool
-    ) -> None:
-        self.batch = batch
-        self.leases = leases  # by entry of the batch's dictionary
-        self.quantity = quantity
-        self.counter = counter
-        self.plain = plain  # each row's counter is the newest of its quantity
 
 
 class ColumnReadings:
@@ -102,7 +60,7 @@ class ColumnReadings:
         self._stride = self._none + 1
 
         self._lease_slots: dict[bytes, int] = {}
-        self._leases = _Slots()
+        self._leases = Slots()
         self._names: dict[int, bytes] = {}
         self._limits: dict[int, Mapping[int, int]] = {}
         self._seen: dict[int, dict[int, int]] = {}  # lease slot: generation: when first seen
@@ -111,7 +69,7 @@ class ColumnReadings:
         self._closing = np.full(_FIRST_CAPACITY, _NEVER, np.int64)
         self._quantity_of = np.zeros(_FIRST_CAPACITY * self._stride, np.int64)
 
-        self._quantities = _Slots()
+        self._quantities = Slots()
         self._quantity = np.zeros(_FIRST_CAPACITY, np.int64)
         self._cap = np.full(_FIRST_CAPACITY, -1, np.int64)  # an earlier moment's limit
         self._window_of = np.full(_FIRST_CAPACITY, _LONG_AGO, np.int64)  # where it changed last
@@ -119,7 +77,7 @@ class ColumnReadings:
         self._newest_counter = np.zeros(_FIRST_CAPACITY, np.int64)
         self._owner: dict[int, tuple[int, int]] = {}  # quantity slot: lease slot, catalogue row
 
-        self._counters = _Slots()
+        self._counters = Slots()
         self._counter_of: dict[int, int] = {}  # quantity slot × 64 + generation
         self._total = np.zeros(_FIRST_CAPACITY, np.int64)
         self._time = np.full(_FIRST_CAPACITY, _LONG_AGO, np.int64)
@@ -131,7 +89,8 @@ class ColumnReadings:
         self._serial = 0
         self._scratch = np.zeros(_FIRST_CAPACITY, np.int64)
         self._places = np.arange(_FIRST_CAPACITY)
-        self._last: _Placed | None = None
+        self._last: tuple[Columns, Placed] | None = None
+        self._placed = Placements()
         self._slots_of_lists: dict[tuple[bytes, ...], Ints] = {}
         self._handful: tuple[Columns, list[_Reading]] | None = None
 
@@ -144,26 +103,27 @@ class ColumnReadings:
         self._limits[slot] = dict(limits)
         self._seen[slot] = {}
         size = self._leases.top
-        self._node = _grown(self._node, size, 0)
-        self._ready = _grown(self._ready, size, _NEVER)
-        self._closing = _grown(self._closing, size, _NEVER)
-        self._quantity_of = _grown(self._quantity_of, size * self._stride, 0)
+        self._node = grown(self._node, size, 0)
+        self._ready = grown(self._ready, size, _NEVER)
+        self._closing = grown(self._closing, size, _NEVER)
+        self._quantity_of = grown(self._quantity_of, size * self._stride, 0)
         self._node[slot], self._ready[slot], self._closing[slot] = node, _NEVER, _NEVER
         for row in limits:
             quantity = self._quantities.take()
             self._owner[quantity] = slot, row
             self._quantity_of[slot * self._stride + self._column[row]] = quantity
         size = self._quantities.top
-        self._quantity = _grown(self._quantity, size, 0)
-        self._cap = _grown(self._cap, size, -1)
-        self._window_of = _grown(self._window_of, size, _LONG_AGO)
-        self._newest = _grown(self._newest, size, -1)
-        self._newest_counter = _grown(self._newest_counter, size, 0)
+        self._quantity = grown(self._quantity, size, 0)
+        self._cap = grown(self._cap, size, -1)
+        self._window_of = grown(self._window_of, size, _LONG_AGO)
+        self._newest = grown(self._newest, size, -1)
+        self._newest_counter = grown(self._newest_counter, size, 0)
         self._forget_places()
 
     def _forget_places(self) -> None:
         self._last = None
         self._slots_of_lists.clear()
+        self._placed.clear()
 
     def activate(self, lease: bytes, ready_us: int) -> None:
         self._ready[self._lease_slots[lease]] = ready_us
@@ -209,10 +169,19 @@ class ColumnReadings:
 
     # Batches
 
-    def _place(self, batch: Columns) -> _Placed:
+    def _place(self, batch: Columns) -> Placed:
+        """Where the rows belong; a sender's rows say the same each time but times and totals."""
         last = self._last
-        if last is not None and last.batch is batch:
-            return last
+        if last is not None and last[0] is batch:
+            return last[1]
+        placed = self._placed.find(batch)
+        if placed is None:
+            placed = self._placed_anew(batch)
+            self._placed.keep(batch, placed)
+        self._last = batch, placed
+        return placed
+
+    def _placed_anew(self, batch: Columns) -> Placed:
         leases = self._slots_of(batch.leases)
         resource = batch.resource
         beyond = resource.view(f"u{resource.itemsize}") >= self._rows
@@ -233,8 +202,7 @@ class ColumnReadings:
                 known(q * _GENERATIONS + g, 0) if 0 <= g < _GENERATIONS else 0
                 for q, g in zip(quantity[rows].tolist(), generations, strict=True)
             ]
-        self._last = placed = _Placed(batch, leases, quantity, counter, plain)
-        return placed
+        return Placed(batch, leases, quantity, counter, plain)
 
     def _slots_of(self, leases: tuple[bytes, ...]) -> Ints:
         """Slots of a batch's leases; a sender lists the same leases each time."""
@@ -256,32 +224,32 @@ class ColumnReadings:
                 self._handful = batch, plain
                 return ALL_ACCEPTED
         placed = self._place(batch)
-        bad = self._out_of_bounds(placed, nodes, at)
-        counter, quantity, total = placed.counter, placed.quantity, batch.total
+        bad = self._out_of_bounds(batch, placed, nodes, at)
+        counters, quantities, total = placed.counters, placed.quantities, batch.total
+        known = entries(self._total, counters)
         contradiction = None
 
-        same = self._time.take(counter) == batch.time_us
+        same = entries(self._time, counters) == batch.time_us
         if np.count_nonzero(same):
-            same &= self._total.take(counter) != total
-            same &= self._key.take(counter) == key
+            same &= known != total
+            same &= entries(self._key, counters) == key
             same &= ~bad
             if np.count_nonzero(same):
                 bad |= same
-                contradiction = self._contradiction(placed, int(np.flatnonzero(same)[0]))
+                row = int(np.flatnonzero(same)[0])
+                contradiction = self._contradiction(batch, int(placed.counter[row]), row)
 
-        rise = total - self._total.take(counter)
+        rise = total - known
         np.maximum(rise, 0, out=rise)
-        wanted = self._quantity.take(quantity)
-        wanted += rise
-        close = wanted > self._cap.take(quantity)
+        wanted = rise + entries(self._quantity, quantities)
+        close = wanted > entries(self._cap, quantities)
         if np.count_nonzero(close):
             self._judge_limits(placed, wanted, close, bad, at)
 
-        fresh = counter == 0
-        odd = fresh & ~bad if np.count_nonzero(fresh) else None
+        odd = None if placed.fresh is None else placed.fresh & ~bad
         together = self._may_pass_bounds(rise, wanted)
         if together or (odd is not None and np.count_nonzero(odd)):
-            self._judge_one_by_one(placed, bad, None if together else odd, at)
+            self._judge_one_by_one(batch, placed, bad, None if together else odd, at)
         if not np.count_nonzero(bad):
             return ALL_ACCEPTED
         return Judged(np.packbits(bad, bitorder="little").tobytes(), contradiction)
@@ -322,11 +290,12 @@ class ColumnReadings:
             found.append((quantity, counter, time_us, total))
         return found
 
-    def _out_of_bounds(self, placed: _Placed, nodes: Sequence[int], at: Moment) -> Ints:
+    def _out_of_bounds(
+        self, batch: Columns, placed: Placed, nodes: Sequence[int], at: Moment
+    ) -> Ints:
         """What the row's own values and its lease's times decide: a mask of refused rows."""
-        batch = placed.batch
         self._serial += 1
-        self._listed = _grown(self._listed, max(nodes, default=0) + 1, 0)
+        self._listed = grown(self._listed, max(nodes, default=0) + 1, 0)
         self._listed[nodes] = self._serial
         leases = placed.leases
         shut = self._listed.take(self._node.take(leases)) != self._serial
@@ -337,15 +306,16 @@ class ColumnReadings:
         age = batch.time_us.view(np.uint64) - np.uint64(earliest % 2**64)
         bad: Ints = age > np.uint64(at.late_us + at.early_us)
         bad |= batch.total.view(np.uint64) > np.uint64(QUANTITY_MAX)
-        generation = batch.generation
-        bad |= generation.view(f"u{generation.itemsize}") >= at.generations
-        bad |= placed.quantity == 0
+        if placed.highest >= at.generations:
+            generation = batch.generation
+            bad |= generation.view(f"u{generation.itemsize}") >= at.generations
+        if placed.nowhere is not None:
+            bad |= placed.nowhere
         if np.count_nonzero(shut):
             bad |= shut.take(batch.lease)
         return bad
 
-    def _contradiction(self, placed: _Placed, row: int) -> Contradiction:
-        batch, counter = placed.batch, int(placed.counter[row])
+    def _contradiction(self, batch: Columns, counter: int, row: int) -> Contradiction:
         return Contradiction(
             lease=batch.leases[int(batch.lease[row])],
             resource=int(batch.resource[row]),
@@ -357,7 +327,7 @@ class ColumnReadings:
         )
 
     def _judge_limits(
-        self, placed: _Placed, wanted: Ints, close: Ints, bad: Ints, at: Moment
+        self, placed: Placed, wanted: Ints, close: Ints, bad: Ints, at: Moment
     ) -> None:
         """Rows above a limit as last computed: limits only rise, so compute them for now."""
         for row in np.flatnonzero(close & ~bad).tolist():
@@ -377,9 +347,10 @@ class ColumnReadings:
         highest, most = int(rise.max()), int(wanted.max())
         return bool(wanted.min() < 0) or most + highest * len(rise) > QUANTITY_MAX
 
-    def _judge_one_by_one(self, placed: _Placed, bad: Ints, only: Ints | None, at: Moment) -> None:
+    def _judge_one_by_one(
+        self, batch: Columns, placed: Placed, bad: Ints, only: Ints | None, at: Moment
+    ) -> None:
         """New generations, and sums that could pass 2^62 within one batch (R4.7, R1.6)."""
-        batch = placed.batch
         new: dict[int, dict[int, None]] = {}
         best: dict[int, int] = {}
         sums: dict[int, int] = {}
@@ -417,53 +388,60 @@ class ColumnReadings:
         placed = self._place(batch)
         self._last = None
         quantity, counter = placed.quantity, placed.counter
+        quantities, counters = placed.quantities, placed.counters
         total, time = batch.total, batch.time_us
         words = np.frombuffer(digest, np.int64)
-        fresh = counter == 0
-        if refused or np.count_nonzero(fresh):
+        fresh = placed.fresh
+        if refused or fresh is not None:
             kept = np.ones(batch.rows, bool)
             if refused:
                 bits = np.frombuffer(refused, np.uint8)
                 kept = np.unpackbits(bits, count=batch.rows, bitorder="little") == 0
-            first = np.flatnonzero(fresh & kept)
-            if len(first):
-                self._fold_first(placed, first, key, words, now_us, window_us)
-            rows = np.flatnonzero(kept & ~fresh)
-            quantity, counter = quantity.take(rows), counter.take(rows)
+            if fresh is not None:
+                first = np.flatnonzero(fresh & kept)
+                if len(first):
+                    self._fold_first(batch, placed, first, key, words, now_us, window_us)
+                kept &= ~fresh
+            rows = np.flatnonzero(kept)
+            quantities = quantity = quantity.take(rows)
+            counters = counter = counter.take(rows)
             total, time = total.take(rows), time.take(rows)
 
-        rise = total - self._total.take(counter)
+        rise = total - entries(self._total, counters)
         up = rise > 0
         rising = np.count_nonzero(up)
         if rising < len(up):
             if not rising:
                 return
-            quantity, counter, rise = quantity[up], counter[up], rise[up]
-            total, time = total[up], time[up]
+            quantities = quantity = quantity[up]
+            counters = counter = counter[up]
+            rise, total, time = rise[up], total[up], time[up]
 
-        if rising > len(self._places):
-            self._places = np.arange(2 * rising)
-        places = self._places[:rising]
-        self._scratch[counter] = places
-        if np.count_nonzero(self._scratch.take(counter) != places):
-            # Of one counter's rows the highest total counts, of equal ones the first.
-            order = np.lexsort((-places, total, counter))
-            ordered = counter[order]
-            last = np.append(ordered[1:] != ordered[:-1], True)
-            chosen = order[last]
-            quantity, counter, rise = quantity[chosen], counter[chosen], rise[chosen]
-            total, time = total[chosen], time[chosen]
+        if not placed.apart:
+            if rising > len(self._places):
+                self._places = np.arange(2 * rising)
+            places = self._places[:rising]
+            self._scratch[counter] = places
+            if np.count_nonzero(self._scratch.take(counter) != places):
+                # Of one counter's rows the highest total counts, of equal ones the first.
+                order = np.lexsort((-places, total, counter))
+                ordered = counter[order]
+                last = np.append(ordered[1:] != ordered[:-1], True)
+                chosen = order[last]
+                quantities = quantity = quantity[chosen]
+                counters = counter[chosen]
+                rise, total, time = rise[chosen], total[chosen], time[chosen]
 
-        self._total[counter] = total
-        self._time[counter] = time
-        self._key[counter] = key
-        self._digest[counter] = words
-        moved = self._window_of.take(quantity) != window_us
+        self._total[counters] = total
+        self._time[counters] = time
+        self._key[counters] = key
+        self._digest[counters] = words
+        moved = entries(self._window_of, quantities) != window_us
         if np.count_nonzero(moved):
             first = quantity[moved]
             self._enter(first if placed.plain else np.unique(first), window_us)
         if placed.plain:
-            self._quantity[quantity] += rise
+            self._quantity[quantities] += rise
         else:
             np.add.at(self._quantity, quantity, rise)
 
@@ -482,10 +460,17 @@ class ColumnReadings:
                 self._quantity[quantity] += rise
 
     def _fold_first(
-        self, placed: _Placed, rows: Ints, key: int, words: Ints, now_us: int, window_us: int
+        self,
+        batch: Columns,
+        placed: Placed,
+        rows: Ints,
+        key: int,
+        words: Ints,
+        now_us: int,
+        window_us: int,
     ) -> None:
         """Rows whose counters did not exist when their batch came."""
-        batch = placed.batch
+        self._placed.clear()
         quantity = placed.quantity.take(rows)
         generation = batch.generation.take(rows).astype(np.int64)
         total = batch.total.take(rows)
@@ -500,11 +485,11 @@ class ColumnReadings:
         first, best = first[by_row], best[by_row]
         counters = [self._counters.take() for _ in range(len(first))]
         size = self._counters.top
-        self._total = _grown(self._total, size, 0)
-        self._time = _grown(self._time, size, _LONG_AGO)
-        self._key = _grown(self._key, size, 0)
-        self._digest = _grown(self._digest, size, 0)
-        self._scratch = _grown(self._scratch, size, 0)
+        self._total = grown(self._total, size, 0)
+        self._time = grown(self._time, size, _LONG_AGO)
+        self._key = grown(self._key, size, 0)
+        self._digest = grown(self._digest, size, 0)
+        self._scratch = grown(self._scratch, size, 0)
         for counter, number, slot, of in zip(
             counters,
             place[first].tolist(),

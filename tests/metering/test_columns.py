@@ -219,15 +219,20 @@ def rows(draw: Any, now_us: int) -> tuple[int, int, int, int, int]:
 @st.composite
 def steps(draw: Any) -> list[Any]:
     """Batches at rising times, with leases that come, end and go between them."""
-    now_us, made = NOW, []
+    now_us = NOW
+    made: list[Any] = []
     for _ in range(draw(st.integers(1, 8))):
         now_us += draw(st.integers(0, 40))
+        fresh = draw(st.lists(rows(now_us), max_size=draw(st.sampled_from([4, 40]))))
+        if made and draw(st.booleans()):
+            # A sender's rows say the same each time but for times and totals.
+            fresh = [(*before[:3], *(draw(rows(now_us))[3:])) for before in made[-1][3]]
         made.append(
             (
                 now_us,
                 draw(st.sampled_from([[1], [2], [1, 2], [1, 2, 3]])),
                 draw(st.sampled_from([1, 1, 2])),
-                draw(st.lists(rows(now_us), max_size=draw(st.sampled_from([4, 40])))),
+                fresh,
                 draw(st.sampled_from(["", "", "", "stop", "forget", "assign", "limits"])),
             )
         )
@@ -311,3 +316,40 @@ def test_readings_after_a_leases_last_window_are_never_those_of_the_next_lease()
     fast.forget(LEASES[0])
     fast.assign(LEASES[1], 1, {EGRESS: 10**9})
     assert [fast.changed(window_us) for window_us in (100, 200, 300)] == [{}, {}, {}]
+
+
+def test_a_senders_rows_that_repeat_are_found_again_until_a_lease_changes() -> None:
+    """Rows in the order of their slots are a part of the arrays; a new lease voids what is known.
+
+    From the fifth batch on a lease in the middle is another of the same name.
+    """
+    plain, fast = PlainReadings(), ColumnReadings([row.how is How.METERED for row in VERSION_1])
+    both: tuple[Any, Any] = (plain, fast)
+    leases = [lease_of(200 + number) for number in range(20)]
+    for readings in both:
+        for lease in leases:
+            readings.assign(lease, 1, {TOKENS: 10**6, EGRESS: 2**62})
+            readings.activate(lease, NOW - 100)
+    count = 2 * len(leases)
+    for serial in range(1, 9):
+        batch = Batch(
+            nodes=(),
+            leases=tuple(leases),
+            lease=tuple(row // 2 for row in range(count)),
+            resource=(TOKENS, EGRESS) * len(leases),
+            generation=(0,) * count,
+            time_us=(NOW + serial,) * count,
+            total=tuple(serial * (1 + row % 5) for row in range(count)),
+        )
+        columns, at = columns_of(batch), moment(NOW + serial)
+        judged = plain.judge(batch, [1], 1, at)
+        assert fast.judge(columns, [1], 1, at) == judged
+        assert bool(judged.refused) is (serial > 4)
+        plain.fold(batch, judged.refused, 1, bytes([serial]) * 32, NOW, NOW + 50)
+        fast.fold(columns, judged.refused, 1, bytes([serial]) * 32, NOW, NOW + 50)
+        assert fast.changed(NOW + 50) == plain.changed(NOW + 50) != {}
+        if serial == 4:
+            for readings in both:
+                readings.forget(leases[9])
+                readings.assign(leases[9], 1, {EGRESS: 10**9})
+                readings.activate(leases[9], NOW)

@@ -48,6 +48,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("cli_up", "up", "Run a whole ledger in one process."),
     "network": Entry("cli_network", "app", "Describe a network of processes; change its rules."),
     "topics": Entry("cli_roles", "topics", "Create and check the topics on Kafka."),
+    "telemetry": Entry("cli_telemetry", "app", "Delete telemetry that is committed and old."),
     "work": Entry("cli_roles", "work", "Run processors of a network."),
     "snapshots": Entry("cli_snapshots", "app", "List and drop snapshots of processors."),
     "serve": Entry("cli_roles", "serve", "Follow the ledgers and serve the query API."),

@@ -67,6 +67,10 @@ REMEDIES: Final = {
         "The bytes were changed on the log. Bring the partition back from a replica or a backup, "
         "and compare with `synor audit`."
     ),
+    "inputs_deleted": (
+        "Inputs are gone that the ledger needs. Stop the workers, and bring the partition back "
+        "from a replica or a backup that has them; look at what deletes from it, and how soon."
+    ),
     "unknown_version": "This program is too old for the ledger: install the release that wrote it.",
     "too_many_held": (
         "The read models cannot take too many of its events; the ledger itself is sound. See why "

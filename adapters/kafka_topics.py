@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import kafka.errors as errors
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from adapters.kafka_tls import failed
@@ -47,7 +47,7 @@ class KafkaTopics:
         timeout_s: float = 30.0,
     ) -> None:
         """Connect. Raises ``LogError`` if no broker answers within ``timeout_s``."""
-        timeout_ms = int(timeout_s * 1000)
+        timeout_ms = self._timeout_ms = int(timeout_s * 1000)
         try:
             self._admin = KafkaAdminClient(
                 **(security or {}),
@@ -119,6 +119,14 @@ class KafkaTopics:
             _at_least(settings, "min.insync.replicas", _needed_in_sync(replicas)),
         ]
         return [f"Topic {topic}: {complaint}." for complaint in complaints if complaint]
+
+    def delete_before(self, topic: str, partition: int, start: int) -> None:
+        """Delete the records before an offset, on every replica. It needs the right Delete."""
+        place = TopicPartition(topic, partition)
+        try:
+            self._admin.delete_records({place: start}, timeout_ms=self._timeout_ms)
+        except errors.KafkaError as error:
+            raise LogError(f"{topic}/{partition} is not shortened: {error}") from error
 
     def close(self) -> None:
         """Close the connections."""

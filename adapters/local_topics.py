@@ -23,6 +23,10 @@ class KeepsTopics(Protocol):
         """Whether its records are never deleted."""
         ...
 
+    def delete_before(self, topic: str, partition: int, start: int) -> None:
+        """Delete the records before an offset."""
+        ...
+
 
 class LocalTopics:
     """Creates and checks topics on such a log."""
@@ -50,3 +54,9 @@ class LocalTopics:
         if keep_forever and not self._log.keeps_forever(topic):
             weaker.append(f"Topic {topic}: keep_forever is false, must be true.")
         return weaker
+
+    def delete_before(self, topic: str, partition: int, start: int) -> None:
+        """Delete the records before an offset. Raises ``SettingsRefused`` of what is kept."""
+        if self._log.keeps_forever(topic):
+            raise SettingsRefused(f"Topic {topic} is kept for ever.")
+        self._log.delete_before(topic, partition, start)

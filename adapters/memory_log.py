@@ -93,7 +93,7 @@ class MemoryLog:
             found = self._partition(topic, partition)
             del found.records[max(0, end - found.start) :]
 
-    def delete_before(self, topic: str, partition: int, *, start: int) -> None:
+    def delete_before(self, topic: str, partition: int, start: int) -> None:
         """Delete every record before ``start``, as retention does."""
         with self.store.appended:
             found = self._partition(topic, partition)

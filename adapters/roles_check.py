@@ -8,17 +8,19 @@ other ledgers, the workers' indexes, the read model, the vault.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from adapters.bootstrap import Network, verify
 from adapters.eventsourcing_index import indexed_head
 from adapters.worker_reading import writer_of
-from domain.chain import ChainReader, Counted, LedgerStopped
+from domain.chain import BODY_CHANGED, ChainReader, Counted, LedgerStopped
 from domain.checkpoint import CheckpointMade
 from domain.codec import CodecError
 from domain.commit import (
@@ -34,6 +36,7 @@ from domain.ports import Log, LogError
 
 READ_BYTES: Final = 8 << 20
 _HASH_BYTES: Final = 32
+_INPUTS: Final = {Ledger.MARKET: COMMANDS_TOPIC, Ledger.METERING: TELEMETRY_TOPIC}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +65,9 @@ class LedgerFound:
     fault: LedgerStopped | None = None
     bound: Sequence[TopicBound] = ()
     epochs: int = 0
+    #: Of a shard, by commit: its effective time in µs, and how far telemetry was consumed with it.
+    times: array[int] = field(default_factory=partial(array, "q"))
+    telemetry: array[int] = field(default_factory=partial(array, "q"))
     #: Of every commit, one after the other.
     hashes: bytearray = field(default_factory=bytearray)
 
@@ -95,6 +101,7 @@ def look_over(
             places[LEDGER_TOPICS[owner], claim.partition].hold_input(claim)
     for each in readings:
         each.hold_topics()
+        each.hold_beginning()
     settlement = places[LEDGER_TOPICS[Ledger.SETTLEMENT], 0]
     made = settlement.found.epochs
     if made < anchored_epochs:
@@ -197,6 +204,11 @@ class _Reading:
                         self._take(verdict)
                     else:
                         found.noise[verdict.why] += 1
+                        if verdict.why == BODY_CHANGED:
+                            # Signed for the head, and only a changed log explains the rest.
+                            height = found.height + 1
+                            self.fail(verdict.why, name="corrupt", at=record.offset, height=height)
+                            return
                 found.end = fetched.next_offset
         except LedgerStopped as fault:
             found.fault = fault
@@ -239,12 +251,34 @@ class _Reading:
     def hold_topics(self) -> None:
         """Whether the topics are those of the beginning: others count their offsets from anew."""
         found = self.found
-        inputs = {Ledger.MARKET: COMMANDS_TOPIC, Ledger.METERING: TELEMETRY_TOPIC}
-        own = {self._topic, inputs.get(found.ledger)}
+        own = {self._topic, _INPUTS.get(found.ledger)}
         for bound in found.bound:
             if bound.topic in own and self._log.topic_id(bound.topic) != bound.id:
                 why = f"topic {bound.topic} was deleted and made again since the ledger began"
                 self.fail(why, at=0, height=0)
+
+    def hold_beginning(self) -> None:
+        """Whether inputs are gone that the ledger needs: commands at all, telemetry unread."""
+        found, topic = self.found, _INPUTS.get(self.found.ledger)
+        if topic is None:
+            return
+        start = self._log.start(topic, found.shard)
+        if topic == TELEMETRY_TOPIC and start > self._telemetry():
+            # It may have been consumed and deleted since.
+            self.read_on()
+        kept = self._telemetry() if topic == TELEMETRY_TOPIC else 0
+        if start > kept:
+            why = f"{topic}[{found.shard}] starts at offset {start}, "
+            self.fail(
+                why + "and commands are kept for ever"
+                if topic == COMMANDS_TOPIC
+                else why + f"and the shard has consumed it up to {kept}: the rest is nowhere",
+                name="inputs_deleted",
+                at=start,
+            )
+
+    def _telemetry(self) -> int:
+        return self.found.telemetry[-1] if self.found.telemetry else 0
 
     def _take(self, counted: Counted) -> None:
         found, codec = self.found, self._network.codec
@@ -278,3 +312,7 @@ class _Reading:
                 height=named.height,
                 hash=bytes(named.hash),
             )
+        if found.ledger is Ledger.METERING:
+            own = self.consumed.get((TELEMETRY_TOPIC, found.shard))
+            found.times.append(body.time_us)
+            found.telemetry.append(0 if own is None else own.next_offset)

@@ -51,6 +51,9 @@ _FIRST: Final = "SELECT key FROM record WHERE key BETWEEN ? AND ? ORDER BY key L
 _DELETE: Final = "DELETE FROM record WHERE key >= ? AND key < ?"
 _READ: Final = "SELECT key, time_us, value FROM record WHERE key BETWEEN ? AND ? ORDER BY key"
 
+# So many records are deleted in one transaction.
+_DELETE_RECORDS: Final = 5_000
+
 # A waiting reader looks this often at first, and ever less often up to the second figure.
 _FIRST_NAP_S: Final = 0.000_5
 _LONGEST_NAP_S: Final = 0.01
@@ -296,7 +299,13 @@ class SqliteLog:
                 return Fetched((), offset)
             if offset < 0:
                 raise LogError(f"{topic}/{partition} starts at 0, after the asked offset {offset}.")
-            return self._scan(stream, offset, max_bytes)
+            fetched = self._scan(stream, offset, max_bytes)
+            first = fetched.records[0].offset
+            if first > offset:
+                raise LogError(
+                    f"{topic}/{partition} starts at {first}, after the asked offset {offset}."
+                )
+            return fetched
         except sqlite3.Error as error:
             raise LogError(f"{self._path} cannot be read: {error}") from error
 
@@ -345,12 +354,17 @@ class SqliteLog:
         return 0 if row is None else int(row[0]) - stream.first_key
 
     def delete_before(self, topic: str, partition: int, start: int) -> None:
-        """Delete the records before an offset, but never the last one, which keeps the end."""
+        """Delete the records before an offset, but never the last one, which keeps the end.
+
+        The oldest go first, in steps that each stand for themselves, so that whoever appends waits
+        for one step only. The file does not shrink: later records take the room.
+        """
         stream = self._stream(topic, partition)
-        with self._write_transaction():
-            last = self._end(stream) - 1
-            before = stream.first_key + min(start, last)
-            self._db.execute(_DELETE, (stream.first_key, before))
+        first = self.start(topic, partition)
+        for at in (*range(first + _DELETE_RECORDS, start, _DELETE_RECORDS), start):
+            with self._write_transaction():
+                before = stream.first_key + min(at, self._end(stream) - 1)
+                self._db.execute(_DELETE, (stream.first_key, before))
 
     def _fresh_end(self, stream: _Stream) -> int:
         if not self._grouped:

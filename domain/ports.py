@@ -129,7 +129,7 @@ class Log(Protocol):
 
 
 class TopicAdmin(Protocol):
-    """Creates and checks topics; a separate port because a processor needs no such right."""
+    """Creates, checks and shortens topics; a port apart because a processor needs no such right."""
 
     def create(self, topic: str, partitions: int, *, keep_forever: bool) -> None:
         """Create the topic if it is absent; an existing one is only checked."""
@@ -139,5 +139,11 @@ class TopicAdmin(Protocol):
         """The settings that are weaker than needed, as sentences; empty when all is well.
 
         Without ``keep_forever`` records may be deleted when they are 90 days old.
+        """
+        ...
+
+    def delete_before(self, topic: str, partition: int, start: int) -> None:
+        """Delete the records before an offset, the oldest first; whether they may go the caller
+        knows. Killed on the way it has deleted less. A log may keep its last record, for its end.
         """
         ...

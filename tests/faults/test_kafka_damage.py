@@ -48,8 +48,10 @@ from domain.ledger import LogBound
 from tests.audit.forge import flipped
 from tests.cli.commands import Said, synor
 from tests.faults.scene import LONG
+from tests.support.damage import CORRUPT, corrupt
 from tests.support.fault_matrix import FaultMatrix, Seen
 from tests.support.kafka_broker import started_broker
+from tests.system.described import described
 from tests.system.reading import Seat, events, records
 from tests.system.reference import check_same
 from tests.system.small import (
@@ -183,14 +185,7 @@ def town(broker: KafkaBroker, tmp_path: Path) -> Iterator[Town]:
     create_topics(network(), topics)
     topics.create(EVENTS_TOPIC, 2, keep_forever=False)
     folder = tmp_path / "network"
-    (folder / "index").mkdir(parents=True)
-    (folder / "genesis.avro").write_bytes(network().codec.encode(network().genesis))
-    (folder / "network.toml").write_text(
-        'format = 1\ngenesis = "genesis.avro"\nshards = 2\n'
-        f'[log]\nkind = "kafka"\nbootstrap = "{broker.bootstrap}"\n'
-        '[read_model]\nurl = "sqlite:///read.db"\n'
-        '[api]\nhost = "127.0.0.1"\nport = 0\n[l1]\nkind = "none"\n[keys]\n'
-    )
+    described(folder, f'kind = "kafka"\nbootstrap = "{broker.bootstrap}"')
     log = KafkaLog(broker.bootstrap, client_id="damage")
     made: list[Town] = []
     system = SmallSystem(
@@ -337,6 +332,35 @@ def test_a_signed_foreign_branch_stops_every_reader_as_a_fork(
     assert f"{TOPIC}[0] height {len(values)} offset {offset}" in said.json["error"]
     fault_matrix.record(
         Seen(fault="a signed foreign branch", where="kafka ledger", runs=len(ALL), test=TEST)
+    )
+
+
+def test_a_record_that_is_not_what_its_writer_signed_is_corrupt(
+    town: Town, fault_matrix: FaultMatrix
+) -> None:
+    """A bulk, a body, a body that is none: named with their places by the check and the audit."""
+    rest = town.rest()
+    seats = ((Ledger.METERING, 0), MARKET, (Ledger.SETTLEMENT, 0))
+    places = {}
+    for seat, damage in zip(seats, CORRUPT, strict=True):
+        at = network().partition(*seat, log=town.log, index=":memory:", depth=Depth.COMMITS)
+        head = [counted.value for counted in (at.catch_up() and at.commits(0))][-1]
+        height = len(list(at.commits(0)))
+        offset = town.log.append(
+            LEDGER_TOPICS[seat[0]], seat[1], corrupt(head, signer_of(seat[0]), damage)
+        )
+        places[LEDGER_TOPICS[seat[0]], seat[1]] = (height, offset, damage.says)
+    said = town.check(rest)
+    assert said.code == 12
+    found = {(e["topic"], e["partition"]): e["fault"] for e in said.json["ledgers"]}
+    for place, (height, offset, says) in places.items():
+        fault = found.pop(place)
+        assert (fault["name"], fault["height"], fault["offset"]) == ("corrupt", height, offset)
+        assert says in fault["why"]
+    assert set(found.values()) == {None}
+    assert stops(town, rest)["audit"] == "corrupt"
+    fault_matrix.record(
+        Seen(fault="a commit's body or bulk is another", where="kafka ledger", runs=3, test=TEST)
     )
 
 

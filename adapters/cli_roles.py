@@ -165,7 +165,8 @@ def check(
     A ledger must not fork and must end no earlier than its readers have been: other ledgers, the
     workers' indexes, the read model, the vault. Records that do not count are told by why. Exits 3
     where a topic or right is missing or weaker than needed, and where a ledger has a fault with
-    the code that `synor audit` has for it: 10 fork, 11 truncated, 12 corrupt, 13 unknown_version.
+    the code that `synor audit` has for it: 10 fork, 11 truncated, 12 corrupt, 13 unknown_version,
+    26 inputs_deleted.
     """
     from adapters import roles_security, roles_topics
 

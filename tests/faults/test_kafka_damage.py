@@ -344,12 +344,11 @@ def test_a_record_that_is_not_what_its_writer_signed_is_corrupt(
     places = {}
     for seat, damage in zip(seats, CORRUPT, strict=True):
         at = network().partition(*seat, log=town.log, index=":memory:", depth=Depth.COMMITS)
-        head = [counted.value for counted in (at.catch_up() and at.commits(0))][-1]
-        height = len(list(at.commits(0)))
-        offset = town.log.append(
-            LEDGER_TOPICS[seat[0]], seat[1], corrupt(head, signer_of(seat[0]), damage)
-        )
-        places[LEDGER_TOPICS[seat[0]], seat[1]] = (height, offset, damage.says)
+        at.catch_up()
+        values = [counted.value for counted in at.commits(0)]
+        place = (LEDGER_TOPICS[seat[0]], seat[1])
+        offset = town.log.append(*place, corrupt(values[-1], signer_of(seat[0]), damage))
+        places[place] = (len(values), offset, damage.says)
     said = town.check(rest)
     assert said.code == 12
     found = {(e["topic"], e["partition"]): e["fault"] for e in said.json["ledgers"]}

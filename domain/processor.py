@@ -112,24 +112,27 @@ class Unit:
 
     def state(self, aggregate: AggregateId) -> Any:
         """The state as of the last emitted event, or None; first touch loads it."""
-        found = self._touched.get(aggregate)
-        if found is None:
-            loaded = self._states.load(aggregate)
-            if loaded is None:
-                return None
-            self._touched[aggregate] = found = loaded
-        return found.state
+        found = self._known(aggregate)
+        return None if found is None else found.state
 
     def version(self, aggregate: AggregateId) -> int:
         """Number of events of the aggregate so far."""
-        self.state(aggregate)
-        found = self._touched.get(aggregate)
+        found = self._known(aggregate)
         return 0 if found is None else found.version
+
+    def _known(self, aggregate: AggregateId) -> Versioned | None:
+        found = self._touched.get(aggregate)
+        if found is None:
+            found = self._states.load(aggregate)
+            if found is not None:
+                self._touched[aggregate] = found
+        return found
 
     def emit(self, aggregate: AggregateId, event: Any, payload: bytes | None = None) -> None:
         """Record an event and evolve its aggregate. Folds are the processor's business."""
-        state = self.state(aggregate)
-        version = self.version(aggregate) + 1
+        # Asked once: of a new aggregate every look at the store is in vain.
+        known = self._known(aggregate)
+        state, version = (None, 1) if known is None else (known.state, known.version + 1)
         self._touched[aggregate] = Versioned(aggregate, version, self._evolve(state, event))
         self.events.append(Emitted(aggregate, version, event, payload))
         if payload is not None:

@@ -109,7 +109,11 @@ def _tell(figures: dict[str, Any]) -> None:
     said("")
     facts(
         [
-            *((name, f"{value:,}") for name, value in figures["totals"].items()),
+            # A total that is not whole is the text of a fraction.
+            *(
+                (name, value if isinstance(value, str) else f"{value:,}")
+                for name, value in figures["totals"].items()
+            ),
             ("events", f"{figures['events']:,} in {figures['commits']:,} commits"),
             ("balances", figures["balances"]),
             ("bills", figures["bills"]),

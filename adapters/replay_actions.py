@@ -93,10 +93,10 @@ class MakeReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """A node gives no sign of life until an instant, relative to the origin."""
+    """A node gives no sign of life until an instant, relative to the origin; None: its beat."""
 
     node: str
-    until_us: int
+    until_us: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +227,7 @@ _MAKE: Final[Mapping[Kind, Callable[[Step, _Said], Action]]] = {
     Kind.OFFER: _offer,
     Kind.BID: _bid,
     Kind.READY: lambda step, said: MakeReady(bid=said.text("bid")),
-    Kind.OUTAGE: lambda step, said: Silence(node=said.text("node"), until_us=said.number("until")),
+    Kind.OUTAGE: lambda step, said: Silence(node=said.text("node"), until_us=said.maybe("until")),
     Kind.BEAT: lambda step, said: Beat(node=said.text("node")),
     Kind.READING: _reading,
 }

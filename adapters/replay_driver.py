@@ -67,6 +67,7 @@ from domain.node import (
     leaf,
 )
 from domain.offer import OfferRow, PlaceOffers, WithdrawOffer
+from domain.refusal import CODES
 
 #: Rows of one command: far below the bounds on rows and bytes, whatever a row holds.
 ROWS: Final = 100
@@ -186,7 +187,9 @@ class Driver:
             self._want_ready(ready)
         self._ready()
         for silence in actions.get(Silence, ()):
-            until_us = self._mapping.origin_us + silence.until_us
+            until_us = silence.until_us
+            if until_us is not None:
+                until_us += self._mapping.origin_us
             self._telemetry.silence(self._node(silence.node), now_us, until_us)
         for beat in actions.get(Beat, ()):
             self._telemetry.beat(self._node(beat.node))
@@ -326,6 +329,10 @@ class Driver:
         """New nodes are staked, attested and up before what they offer is placed."""
         if AddNode in actions:
             self._look()
+            names = self.tally.refused
+            for node in self._by_key.values():
+                why = [f"{c.name}: {c.remedy}" for c in CODES.values() if c.name in names]
+                raise ReplayRefused(f"the ledger took no node {node.key!r}. {' '.join(why)}")
             new, self._registered = self._registered, []
             self.cast.stake(new)
             self._attest(new, now_us)

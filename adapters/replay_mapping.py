@@ -8,25 +8,19 @@ silently ignored would change every total.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final
 
+from adapters.replay_table import Table
+from adapters.replay_value_forms import condition_of, value_of
 from adapters.replay_values import (
-    AMOUNTS,
-    TESTS,
-    TIMES,
-    TIMESTAMP,
-    Arithmetic,
-    Column,
     Condition,
-    Constant,
     ReplayRefused,
     Unit,
     Value,
-    duration_us,
     timestamp_us,
 )
 from domain.catalogue import How, PriceRow, Revenue
@@ -70,7 +64,7 @@ VALUES: Final[Mapping[Kind, tuple[str, ...]]] = {
         "usage_budget?",
     ),
     Kind.READY: ("bid",),
-    Kind.OUTAGE: ("node", "until"),
+    Kind.OUTAGE: ("node", "until?"),
     Kind.BEAT: ("node",),
     Kind.READING: ("bid", "resource", "total?", "add?"),
 }
@@ -97,6 +91,10 @@ class File:
     disorder_us: int
     levels: str | None
     first: int
+    sort: bool
+    skip: int
+    missing: tuple[str, ...]
+    each: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +113,7 @@ class Step:
     file: str
     kind: Kind
     where: tuple[Condition, ...]
+    once: Value | None
     at: Value | None
     delay_us: int
     values: Mapping[str, Value]
@@ -165,7 +164,7 @@ def load_mapping(path: Path) -> ReplayMapping:
     """Read a mapping. Raises ``ReplayRefused`` naming the place and what may stand there."""
     try:
         with path.open("rb") as file:
-            return _mapping(_Table(tomllib.load(file), ""))
+            return _mapping(Table(tomllib.load(file), ""))
     except OSError as error:
         raise ReplayRefused(f"{path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
@@ -174,60 +173,7 @@ def load_mapping(path: Path) -> ReplayMapping:
         raise ReplayRefused(f"{path}: {error}") from error
 
 
-class _Table:
-    """A TOML table that knows its path and which of its keys were taken."""
-
-    def __init__(self, data: Mapping[str, Any], path: str) -> None:
-        self.data = data
-        self.path = path
-        self._taken: set[str] = set()
-
-    def at(self, name: str) -> str:
-        return f"{self.path}.{name}" if self.path else name
-
-    def refuse(self, name: str, why: str) -> ReplayRefused:
-        return ReplayRefused(f"{self.at(name)}: {why}")
-
-    def has(self, name: str) -> bool:
-        return name in self.data
-
-    def take(self, name: str, kind: type[Any], default: Any = None) -> Any:
-        self._taken.add(name)
-        if name not in self.data:
-            if default is None:
-                raise self.refuse(name, "is missing")
-            return default
-        found = self.data[name]
-        if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
-            raise self.refuse(name, f"{found!r} is no {kind.__name__}")
-        return found
-
-    def raw(self, name: str) -> Any:
-        self._taken.add(name)
-        return self.data.get(name)
-
-    def table(self, name: str) -> _Table:
-        return _Table(self.take(name, dict, {}), self.at(name))
-
-    def tables(self, name: str) -> list[_Table]:
-        found = self.take(name, list, [])
-        if not all(isinstance(each, dict) for each in found):
-            raise self.refuse(name, "is no list of tables")
-        return [_Table(each, f"{self.at(name)}[{i}]") for i, each in enumerate(found)]
-
-    def duration(self, name: str, default: str) -> int:
-        said = self.take(name, str, default)
-        try:
-            return duration_us(said)
-        except ReplayRefused as error:
-            raise self.refuse(name, str(error)) from error
-
-    def done(self) -> None:
-        if left := sorted(set(self.data) - self._taken):
-            raise self.refuse(left[0], f"is not known here; known are {sorted(self._taken)}")
-
-
-def _mapping(table: _Table) -> ReplayMapping:
+def _mapping(table: Table) -> ReplayMapping:
     time = table.table("time")
     origin = time.take("origin", str)
     try:
@@ -261,7 +207,7 @@ def _mapping(table: _Table) -> ReplayMapping:
     return made
 
 
-def _parameters(table: _Table) -> Parameters:
+def _parameters(table: Table) -> Parameters:
     chosen: dict[str, int] = {}
     names = {field.name: field.name for field in fields(Parameters)}
     names.update({n.removesuffix("_us"): n for n in names if n.endswith("_us")})
@@ -278,7 +224,7 @@ def _parameters(table: _Table) -> Parameters:
     return Parameters(**chosen)
 
 
-def _commitment(table: _Table) -> Commitment:
+def _commitment(table: Table) -> Commitment:
     made = Commitment(
         uptime_ppm=table.take("uptime_ppm", int, 900_000),
         response_time_ms=table.take("response_time_ms", int, 1000),
@@ -289,7 +235,7 @@ def _commitment(table: _Table) -> Commitment:
     return made
 
 
-def _price_row(table: _Table) -> PriceRow:
+def _price_row(table: Table) -> PriceRow:
     said = table.take("price", str)
     try:
         nano = Unit(name="nano").of(said)
@@ -300,7 +246,7 @@ def _price_row(table: _Table) -> PriceRow:
     return made
 
 
-def _row_shape(table: _Table, resource: str, price_nano: int) -> PriceRow:
+def _row_shape(table: Table, resource: str, price_nano: int) -> PriceRow:
     return PriceRow(
         resource=resource,
         how=_choice(table, "how", How, "allocated"),
@@ -311,7 +257,7 @@ def _row_shape(table: _Table, resource: str, price_nano: int) -> PriceRow:
     )
 
 
-def _choice(table: _Table, name: str, kind: Any, default: str) -> Any:
+def _choice(table: Table, name: str, kind: Any, default: str) -> Any:
     said = table.take(name, str, default)
     try:
         return kind(said.upper())
@@ -320,28 +266,48 @@ def _choice(table: _Table, name: str, kind: Any, default: str) -> Any:
         raise table.refuse(name, f"{said!r} is none of {known}") from error
 
 
-def _file(table: _Table, origin_us: int) -> File:
+def _file(table: Table, origin_us: int) -> File:
     format_ = table.take("format", str, "csv")
     if format_ not in ("csv", "jsonl"):
         raise table.refuse("format", f"{format_!r} is neither csv nor jsonl")
     order = table.raw("order")
     path = table.take("path", str)
+    separator = table.take("separator", str, ",")
+    if len(separator) != 1:
+        raise table.refuse("separator", f"{separator!r} is not one character")
     made = File(
         id=table.take("id", str, path),
         path=path,
         format=format_,
-        columns=tuple(table.take("columns", list, [])),
-        separator=table.take("separator", str, ","),
-        order=None if order is None else _value(order, table.at("order"), origin_us),
+        columns=_texts(table, "columns"),
+        separator=separator,
+        order=None if order is None else value_of(order, table.at("order"), origin_us),
         disorder_us=table.duration("disorder", "0s"),
         levels=table.take("levels", str, "") or None,
         first=table.take("first", int, 0),
+        sort=table.take("sort", bool, False),
+        skip=table.take("skip", int, 0),
+        missing=_texts(table, "missing"),
+        each=table.take("each", str, "") or None,
     )
+    if made.sort and (order is None or made.disorder_us):
+        raise table.refuse("sort", "sorts by the order, which is needed; it needs no disorder")
+    if made.each is not None and format_ != "jsonl":
+        raise table.refuse("each", "is of jsonl files: a CSV row holds no further rows")
+    if made.format == "jsonl" and (made.columns or made.skip):
+        raise table.refuse("format", "columns and skip are of CSV files")
     table.done()
     return made
 
 
-def _step(table: _Table, origin_us: int) -> Step:
+def _texts(table: Table, name: str) -> tuple[str, ...]:
+    found = table.take(name, list, [])
+    if not all(isinstance(each, str) for each in found):
+        raise table.refuse(name, f"{found!r} is no list of texts")
+    return tuple(found)
+
+
+def _step(table: Table, origin_us: int) -> Step:
     said = table.take("becomes", str)
     kinds = {kind.name.lower(): kind for kind in Kind}
     if said not in kinds:
@@ -352,14 +318,14 @@ def _step(table: _Table, origin_us: int) -> Step:
         found = table.raw(name.removesuffix("?"))
         if found is not None:
             at = table.at(name.removesuffix("?"))
-            values[name.removesuffix("?")] = _value(found, at, origin_us)
+            values[name.removesuffix("?")] = value_of(found, at, origin_us)
         elif not name.endswith("?"):
             raise table.refuse(name, "is missing")
     lists = {
         name: tuple(_named(each, amount, origin_us) for each in table.tables(name))
         for name, amount in LISTS.get(kind, {}).items()
     }
-    at = table.raw("at")
+    at, once = table.raw("at"), table.raw("once")
     how = ""
     if kind is Kind.END:
         how = table.take("how", str)
@@ -373,8 +339,9 @@ def _step(table: _Table, origin_us: int) -> Step:
         place=table.path,
         file=table.take("file", str),
         kind=kind,
-        where=tuple(_condition(each, origin_us) for each in table.tables("where")),
-        at=None if at is None else _value(at, table.at("at"), origin_us),
+        where=tuple(condition_of(each, origin_us) for each in table.tables("where")),
+        once=None if once is None else value_of(once, table.at("once"), origin_us),
+        at=None if at is None else value_of(at, table.at("at"), origin_us),
         delay_us=table.duration("delay", "0s"),
         values=values,
         lists=lists,
@@ -385,7 +352,7 @@ def _step(table: _Table, origin_us: int) -> Step:
     return made
 
 
-def _shape_of_prices(table: _Table) -> PriceRow:
+def _shape_of_prices(table: Table) -> PriceRow:
     return PriceRow(
         resource="",
         how=_choice(table, "how", How, "allocated"),
@@ -396,104 +363,16 @@ def _shape_of_prices(table: _Table) -> PriceRow:
     )
 
 
-def _named(table: _Table, amount: str, origin_us: int) -> Named:
+def _named(table: Table, amount: str, origin_us: int) -> Named:
     made = Named(
-        resource=_value(table.raw("resource"), table.at("resource"), origin_us),
-        amount=_value(table.raw(amount), table.at(amount), origin_us),
+        resource=value_of(table.raw("resource"), table.at("resource"), origin_us),
+        amount=value_of(table.raw(amount), table.at(amount), origin_us),
     )
     table.done()
     return made
 
 
-def _condition(table: _Table, origin_us: int) -> Condition:
-    tests = [name for name in table.data if name in TESTS]
-    if len(tests) != 1:
-        raise table.refuse("column", f"one test is needed of {sorted(TESTS)}")
-    operand = table.raw(tests[0])
-    wanted = operand if isinstance(operand, list) else [operand]
-    value = {name: table.raw(name) for name in table.data if name != tests[0]}
-    made = Condition(
-        value=_value(value, table.path, origin_us),
-        test=tests[0],
-        operand=tuple(_plain(each) for each in wanted),
-    )
-    table.done()
-    return made
-
-
-def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _value(said: Any, path: str, origin_us: int) -> Value:
-    """A string is a column, an integer a constant, a table says which of the rest."""
-    if isinstance(said, str):
-        return Column(names=(said,))
-    if isinstance(said, int) and not isinstance(said, bool):
-        return Constant(said=str(said), value=said)
-    if not isinstance(said, dict):
-        raise ReplayRefused(f"{path}: {said!r} is no column, integer or table")
-    table = _Table(said, path)
-    forms: dict[str, Callable[[_Table, int], Value]] = {
-        "column": _column,
-        "value": _constant,
-        "plus": _arithmetic,
-        "minus": _arithmetic,
-        "times": _arithmetic,
-    }
-    found = [name for name in forms if table.has(name)]
-    if len(found) != 1:
-        raise ReplayRefused(f"{path}: one is needed of {sorted(forms)}")
-    made = forms[found[0]](table, origin_us)
-    table.done()
-    return made
-
-
-def _unit(table: _Table, origin_us: int) -> Unit:
-    name = table.take("unit", str, "") if table.has("unit") else ""
-    if name and name != TIMESTAMP and name not in TIMES and name not in AMOUNTS:
-        raise table.refuse("unit", f"{name!r} is none of {[*TIMES, *AMOUNTS, TIMESTAMP]}")
-    return Unit(name=name, origin_us=origin_us)
-
-
-def _column(table: _Table, origin_us: int) -> Column:
-    names = table.raw("column")
-    listed = names if isinstance(names, list) else [names]
-    if not listed or not all(isinstance(name, str) for name in listed):
-        raise table.refuse("column", f"{names!r} is no column and no list of columns")
-    return Column(
-        names=tuple(listed),
-        unit=_unit(table, origin_us),
-        table=table.take("map", dict) if table.has("map") else None,
-        otherwise=table.take("otherwise", str) if table.has("otherwise") else None,
-    )
-
-
-def _constant(table: _Table, origin_us: int) -> Constant:
-    said = _plain(table.raw("value"))
-    unit = _unit(table, origin_us)
-    try:
-        return Constant(said=said, value=unit.of(said))
-    except ReplayRefused:
-        if unit.name:
-            raise
-        return Constant(said=said, value=None)
-
-
-def _arithmetic(table: _Table, origin_us: int) -> Arithmetic:
-    (sign,) = (name for name in ("plus", "minus", "times") if table.has(name))
-    parts = table.take(sign, list)
-    if len(parts) < 2:
-        raise table.refuse(sign, "needs two values or more")
-    return Arithmetic(
-        sign=sign,
-        parts=tuple(
-            _value(part, f"{table.at(sign)}[{i}]", origin_us) for i, part in enumerate(parts)
-        ),
-    )
-
-
-def _totals(table: _Table) -> tuple[Total, ...]:
+def _totals(table: Table) -> tuple[Total, ...]:
     made = []
     for name in table.data:
         one = table.table(name)

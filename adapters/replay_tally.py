@@ -12,7 +12,7 @@ from typing import Any, Final
 from adapters.replay_mapping import Total
 from domain.account import DepositCredited
 from domain.bid import BidCancelled, BidPlaced
-from domain.ids import LeaseId
+from domain.ids import LeaseId, NodeId
 from domain.key import CommandAnswered
 from domain.lease import (
     LeaseClosed,
@@ -25,7 +25,7 @@ from domain.lease import (
 from domain.node import NodeRegistered
 from domain.provider import StakeBonded, StakeSlashed
 from domain.refusal import CODES
-from domain.telemetry import TelemetryAccepted, TelemetryRefused
+from domain.telemetry import NodeCameUp, NodeWentDown, TelemetryAccepted, TelemetryRefused
 
 #: What the tally and the driver follow of the market ledger.
 MARKET_EVENTS: Final = (
@@ -42,7 +42,7 @@ MARKET_EVENTS: Final = (
     StakeSlashed,
     UsagePosted,
 )
-METERING_EVENTS: Final = (TelemetryAccepted, TelemetryRefused)
+METERING_EVENTS: Final = (NodeCameUp, NodeWentDown, TelemetryAccepted, TelemetryRefused)
 
 _HASH: Final = 1 << 256
 
@@ -82,6 +82,8 @@ class Tally:
         self.provider_nano = self.protocol_nano = 0
         self.lifetimes_us: Counter[str] = Counter()
         self.nodes = self.batches = self.readings = 0
+        self.outages = self.outages_us = 0
+        self._down: dict[NodeId, int] = {}
         self.peaks: dict[str, Peak] = {}
         self.most_active = 0
         self._bills = 0
@@ -146,6 +148,12 @@ class Tally:
                 self.slashed_nano += event.taken_nano
             case NodeRegistered():
                 self.nodes += 1
+            case NodeWentDown():
+                self._down[event.node] = event.since_us
+            case NodeCameUp():
+                if event.node in self._down:
+                    self.outages += 1
+                    self.outages_us += event.at_us - self._down.pop(event.node)
             case TelemetryAccepted():
                 self.batches += 1
                 refused = sum(byte.bit_count() for byte in event.refused)
@@ -221,6 +229,7 @@ class Tally:
         self._measure()
         return {
             "nodes": self.nodes,
+            "outages": {"ended": self.outages, "us": self.outages_us, "open": len(self._down)},
             "orders": self.orders,
             "orders_never_leased": self._never + len(self._unleased),
             "orders_cancelled": self.cancelled,

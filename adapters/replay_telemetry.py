@@ -25,6 +25,8 @@ from domain.telemetry import Batch
 PART: Final = 5000
 #: Into how many parts a bound on delay is cut when telemetry is shuffled.
 SLOTS: Final = 4
+#: Until a node's next beat, whenever that is.
+OPEN_END: Final = 2**62
 
 
 @dataclass(slots=True)
@@ -82,14 +84,17 @@ class Telemetry:
         return self._rows > 0
 
     def beat(self, node: Node) -> None:
-        """A sign of life at this instant."""
+        """A sign of life at this instant; ends a silence that waits for one."""
+        if node.silent_until_us == OPEN_END:
+            node.silent_until_us = 0
         self._now[node.key] = node
 
-    def silence(self, node: Node, now_us: int, until_us: int) -> None:
-        """The last sign of life for a while, and the one that ends it."""
+    def silence(self, node: Node, now_us: int, until_us: int | None) -> None:
+        """The last sign of life for a while, and the one that ends it; None: the next beat."""
         self.beat(node)
-        node.silent_until_us = until_us
-        self._push(max(now_us, until_us), node)
+        node.silent_until_us = OPEN_END if until_us is None else until_us
+        if until_us is not None:
+            self._push(max(now_us, until_us), node)
 
     def read(self, order: Order, reading: Reading, now_us: int) -> None:
         """A counter's new total, sent with the others of its interval."""

@@ -82,7 +82,7 @@ def test_a_row_out_of_order_is_named(tmp_path: Path) -> None:
     """A stream is not sorted behind the reader's back: the mapping says how far rows stray."""
     mapping, data = write_farm(tmp_path)
     mapping.write_text(mapping.read_text().replace('disorder = "10min"', 'disorder = "1min"'))
-    with pytest.raises(ReplayRefused, match=r"meters.csv: row 3 is 300000000 µs before"):
+    with pytest.raises(ReplayRefused, match=r"meters.csv line 4 is 300000000 µs before"):
         run_replay(mapping, data, log="memory")
 
 
@@ -90,7 +90,8 @@ def test_a_row_that_cannot_be_read_is_named_with_its_step(tmp_path: Path) -> Non
     """The first thing that anyone with new data needs is where it went wrong."""
     mapping, data = write_farm(tmp_path)
     (data / "machines.csv").write_text("host;site;cards;ask\na;oslo;two;1.25\n")
-    with pytest.raises(ReplayRefused, match=r"rows\[0\], row 1 of machines: 'two' is no number"):
+    where = r"machines.csv line 2, for rows\[0\]: column cards: 'two' is no number"
+    with pytest.raises(ReplayRefused, match=where):
         run_replay(mapping, data, log="memory")
 
 
@@ -119,10 +120,12 @@ def test_the_command_prints_one_line_of_json_and_exits_by_what_it_expects(tmp_pa
 
 
 def test_the_command_tells_people_what_was_billed(tmp_path: Path) -> None:
-    """Without --json it is a table."""
+    """Without --json it is a table; a total that is not whole is a fraction."""
     mapping, data = write_farm(tmp_path)
+    mapping.write_text(mapping.read_text().replace("divide = 1_000_000", "divide = 7_000_003"))
     arguments = ["replay", str(mapping), str(data), "--log", "memory"]
     done = CliRunner().invoke(program(arguments), arguments)
     assert done.exit_code == 0
     assert "2: 1 buyer_closed, 1 expired" in done.stdout
     assert "network.egress" in done.stdout
+    assert "/7000003" in done.stdout

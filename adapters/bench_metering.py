@@ -46,7 +46,7 @@ from domain.commit import (
 from domain.genesis import Parameters, TimeSource
 from domain.ids import Hash32, PublicKey
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound
-from domain.ports import Log, TopicAdmin
+from domain.ports import Log, LogRecord, TopicAdmin
 from domain.signed import Signed
 from domain.telemetry import Batch, BatchBytes, MeteringEvent, TelemetryAccepted
 
@@ -242,6 +242,21 @@ def _topics(shape: Shape, folder: Path) -> Iterator[tuple[Place, TopicAdmin, Cal
         yield Place(shape.log, ""), LocalTopics(memory), lambda: memory
 
 
+class TimedLog(OwnThreadLog):
+    """The log that commits are appended to; it notes when each append was acknowledged."""
+
+    def __init__(self, open_log: Callable[[], Log]) -> None:
+        """Open the log, see ``OwnThreadLog``."""
+        super().__init__(open_log)
+        self.acknowledged: dict[int, float] = {}  # offset: by the monotonic clock
+
+    def append(self, topic: str, partition: int, value: bytes) -> int:
+        """See the port."""
+        offset = super().append(topic, partition, value)
+        self.acknowledged[offset] = time.monotonic()
+        return offset
+
+
 @dataclass(frozen=True, slots=True)
 class Bench:
     """A worker before a topic that is full."""
@@ -249,6 +264,7 @@ class Bench:
     network: Network
     place: Place
     log: Log
+    own_log: TimedLog
     shard: Worker
     folder: Path
 
@@ -265,7 +281,7 @@ def prepared(shape: Shape) -> Iterator[Bench]:
         create_topics(network, admin)
         log = open_log()
         _write_market(network, log, fleet, keys)
-        own_log = OwnThreadLog(open_log)
+        own_log = TimedLog(open_log)
         shard = worker(
             network,
             Ledger.METERING,
@@ -283,7 +299,7 @@ def prepared(shape: Shape) -> Iterator[Bench]:
         # What a worker does at its start is not what a reading costs.
         network.codec.prepare(kinds(Signed, Batch, BatchBytes, CommitBody, MeteringEvent))
         settle()
-        yield Bench(network, place, log, shard, Path(name))
+        yield Bench(network, place, log, own_log, shard, Path(name))
         shard.close()
         own_log.close()
 
@@ -319,8 +335,7 @@ def bench_metering(shape: Shape, peer: Peer | None = None) -> dict[str, Any]:
         figures["peak_mb"] = peak_mb()
         if peer is not None:
             figures |= _beside(peer, bench, shape, figures)
-        start_us = bench.network.genesis.start_us
-        figures |= _latency(bench.shard, bench.place, shape, start_us, bench.network.hash, figures)
+        figures |= _latency(bench, shape, figures)
     return figures
 
 
@@ -436,37 +451,38 @@ def _recorded(log: Log, ledger: str, first: int) -> tuple[int, int, int]:
     codec = AvroCodec()
     number = codec.number(TelemetryAccepted)
     readings = commits = size = 0
+    for record, body in _commits(codec, log, ledger, first):
+        commits += 1
+        size += len(record.value)
+        for event in map(unpack_event, body.events):
+            if event.schema == number:
+                accepted = codec.decode(TelemetryAccepted, event.payload)
+                refused = sum(byte.bit_count() for byte in accepted.refused)
+                readings += accepted.rows - refused
+    return readings, commits, size
+
+
+def _commits(
+    codec: AvroCodec, log: Log, ledger: str, first: int
+) -> Iterator[tuple[LogRecord, CommitBody]]:
+    """The commits of a ledger from an offset on."""
     while True:
         fetched = log.read(ledger, 0, first, max_bytes=16 * 1024 * 1024)
         if fetched.next_offset == first:
-            return readings, commits, size
+            return
         for record in fetched.records:
             envelope = parse(record.value)
-            if envelope is None:
-                continue
-            commits += 1
-            size += len(record.value)
-            for event in map(
-                unpack_event, codec.decode(CommitBody, body_of(record.value, envelope)).events
-            ):
-                if event.schema == number:
-                    accepted = codec.decode(TelemetryAccepted, event.payload)
-                    refused = sum(byte.bit_count() for byte in accepted.refused)
-                    readings += accepted.rows - refused
+            if envelope is not None:
+                yield record, codec.decode(CommitBody, body_of(record.value, envelope))
         first = fetched.next_offset
 
 
-def _latency(
-    shard: Any,
-    place: Place,
-    shape: Shape,
-    start_us: int,
-    genesis_hash: bytes,
-    figures: dict[str, Any],
-) -> dict[str, Any]:
+def _latency(bench: Bench, shape: Shape, figures: dict[str, Any]) -> dict[str, Any]:
     """Open loop at half the measured rate; None where no other process can write to the log."""
     if shape.log is BenchLog.MEMORY:
         return {"p50_ms": None, "p99_ms": None, "offered_per_s": None}
+    shard, ledger = bench.shard, LEDGER_TOPICS[Ledger.METERING]
+    before = bench.log.end(ledger, 0)
     per_s = figures["readings_per_s"] / 2 / shape.rows
     count = int(per_s * (LATENCY_S + LATENCY_WARM_UP_S))
     context = multiprocessing.get_context("spawn")
@@ -474,10 +490,10 @@ def _latency(
     process = context.Process(
         target=send_open_loop,
         args=(
-            place,
+            bench.place,
             shape,
-            start_us,
-            genesis_hash,
+            bench.network.genesis.start_us,
+            bench.network.hash,
             shape.batches,
             count,
             ready,
@@ -489,18 +505,19 @@ def _latency(
     ready.wait()
     began.release()
     start = time.monotonic()
-    done = 0
-    late: list[float] = []
-    skipped = int(per_s * LATENCY_WARM_UP_S)
-    while done < count:
+    while shard.committed(TELEMETRY_TOPIC, 0) < shape.batches + count:
         shard.turn(wait_s=0.005)
-        position = shard.committed(TELEMETRY_TOPIC, 0) - shape.batches
-        now = time.monotonic() - start
-        late += [now - number / per_s for number in range(max(done, skipped), max(position, done))]
-        done = max(position, done)
-        if now > 6 * (LATENCY_S + LATENCY_WARM_UP_S):
+        if time.monotonic() - start > 6 * (LATENCY_S + LATENCY_WARM_UP_S):
             raise RuntimeError("the worker does not keep up with half of its own throughput")
     process.join()
+    late: list[float] = []
+    done = int(per_s * LATENCY_WARM_UP_S)
+    for record, body in _commits(bench.network.codec, bench.log, ledger, before):
+        acknowledged = bench.own_log.acknowledged[record.offset] - start
+        for run in body.runs:
+            if run.topic == TELEMETRY_TOPIC:
+                late += [acknowledged - at / per_s for at in range(done, run.next - shape.batches)]
+                done = max(done, run.next - shape.batches)
     late.sort()
     return {
         "p50_ms": round(late[len(late) // 2] * 1000, 2),

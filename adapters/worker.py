@@ -43,6 +43,7 @@ from domain.processor import (
 from domain.signed import Verifier
 
 CLOCK_SKEW_US: Final = 300 * 1_000_000
+_FLYING_WAIT_S: Final = 0.005
 
 
 class ClockBehind(Exception):
@@ -122,16 +123,20 @@ class Worker:
     def turn(self, *, wait_s: float = 0.0) -> bool:
         """Read what every source has, decide, commit. True if anything was or is being appended.
 
-        With ``wait_s`` the first source without a record is waited on. Raises ``LedgerStopped``
-        where no reader may go on, ``RulesUnknown`` where this program may not, and the log's
-        operating errors.
+        With ``wait_s`` the processor's own input is waited on, or its first source where it has
+        none; while a commit is on its way, only briefly, since that is to be followed up. Raises
+        ``LedgerStopped`` where no reader may go on, ``RulesUnknown`` where this program may not,
+        and the log's operating errors.
         """
         before = self.commits
         try:
             if not self._recovered:
                 self.recover()
+            if self._flying is not None:
+                wait_s = min(wait_s, _FLYING_WAIT_S)
+            awaited = next((r for r in self._readings if r.chain is None), self._readings[0])
             for reading in self._readings:
-                self._read(reading, wait_s if reading is self._readings[0] else 0.0)
+                self._read(reading, wait_s if reading is awaited else 0.0)
             self._commit_if_due()
             self._tell_noise()
             if self._snapshots is not None and self.commits != before and self._snapshots.due():

@@ -244,12 +244,12 @@ def _report(found: _Found) -> None:
         (
             ("network", f"{network.genesis.network}  {network.hash.hex()}"),
             ("leases, readings", f"{totals.leases:,}, {totals.readings:,}"),
-            ("deposited", shown_synor(totals.deposited)),
-            ("claimed", shown_synor(totals.claimed)),
-            ("charged", shown_synor(totals.charged)),
-            ("  to providers", shown_synor(totals.provider)),
-            ("  to the protocol", shown_synor(totals.protocol)),
-            ("slashed", shown_synor(totals.slashed)),
+            ("deposited", f"{shown_synor(totals.deposited)} SYNOR"),
+            ("claimed", f"{shown_synor(totals.claimed)} SYNOR"),
+            ("charged", f"{shown_synor(totals.charged)} SYNOR"),
+            ("  to providers", f"{shown_synor(totals.provider)} SYNOR"),
+            ("  to the protocol", f"{shown_synor(totals.protocol)} SYNOR"),
+            ("slashed", f"{shown_synor(totals.slashed)} SYNOR"),
             ("epochs, seen final", f"{totals.epochs:,}, {totals.anchored:,}"),
             (
                 "on the L1",
@@ -257,7 +257,7 @@ def _report(found: _Found) -> None:
                 if anchors is None
                 else f"{anchors.checkpoints:,} checkpoints equal, {anchors.waiting:,} to come; "
                 f"paid {shown_synor(anchors.paid_nano)} of {shown_synor(anchors.authorised_nano)} "
-                f"authorised of {shown_synor(anchors.deposited_nano)} deposited",
+                f"authorised of {shown_synor(anchors.deposited_nano)} SYNOR deposited",
             ),
             (
                 "inputs from the ledger",
@@ -274,6 +274,6 @@ def _report(found: _Found) -> None:
     seconds = max(found.seconds, 0.001)
     said(
         f"Audit ok: every commit follows from its inputs. {found.seconds:.1f} s on {found.jobs} "
-        f"processes, {found.sum('inputs') / seconds:,.0f} inputs/s, "
+        f"{'process' if found.jobs == 1 else 'processes'}, {found.sum('inputs') / seconds:,.0f} inputs/s, "
         f"{totals.readings / seconds:,.0f} readings/s."
     )

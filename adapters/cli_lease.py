@@ -81,6 +81,7 @@ def ls(
             )
             for row in rows
         ),
+        none="No such lease. A bid becomes one when a round has cleared.",
     )
 
 

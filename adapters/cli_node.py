@@ -220,6 +220,7 @@ def ls(
             )
             for row in rows
         ),
+        none="No such node.",
     )
 
 

@@ -120,6 +120,7 @@ def list_offers(
             )
             for row in rows
         ),
+        none="No such offer.",
     )
     said("Offers of an open round are hidden until it has cleared.")
 
@@ -227,6 +228,7 @@ def list_bids(
             )
             for row in rows
         ),
+        none="No such bid.",
     )
     said("Bids of an open round are hidden until it has cleared.")
 

@@ -272,8 +272,9 @@ def _report(found: _Found) -> None:
         )
     )
     seconds = max(found.seconds, 0.001)
+    cores = "1 process" if found.jobs == 1 else f"{found.jobs} processes"
     said(
-        f"Audit ok: every commit follows from its inputs. {found.seconds:.1f} s on {found.jobs} "
-        f"{'process' if found.jobs == 1 else 'processes'}, {found.sum('inputs') / seconds:,.0f} inputs/s, "
+        f"Audit ok: every commit follows from its inputs. {found.seconds:.1f} s on {cores}, "
+        f"{found.sum('inputs') / seconds:,.0f} inputs/s, "
         f"{totals.readings / seconds:,.0f} readings/s."
     )

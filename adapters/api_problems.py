@@ -67,6 +67,13 @@ ROWS_UNAVAILABLE: Final = Code(
     917, "rows_unavailable", "The database of the read models does not answer; ask again later."
 )
 
+RULES_NOT_HERE: Final = Code(
+    918,
+    "rules_not_here",
+    "Install a release that has the version everywhere first: whoever lacks it stops when it is in "
+    "force, and nothing takes it back.",
+)
+
 _STATUS: Final[Mapping[int, int]] = {
     NOT_FOUND.number: 404,
     BAD_PARAMETER.number: 400,
@@ -85,6 +92,7 @@ _STATUS: Final[Mapping[int, int]] = {
     MONEY_STOPPED.number: 503,
     REBUILDING.number: 503,
     ROWS_UNAVAILABLE.number: 503,
+    RULES_NOT_HERE.number: 422,
 }
 
 

@@ -22,6 +22,7 @@ from adapters.api_problems import (
     BODY_TOO_LARGE,
     LOG_UNAVAILABLE,
     NOT_ANSWERED,
+    RULES_NOT_HERE,
     TOO_MANY_REQUESTS,
     WRONG_MEDIA_TYPE,
     Problem,
@@ -33,7 +34,7 @@ from domain.commit import COMMANDS_TOPIC, Ledger
 from domain.gate import Opened, for_network, open_input
 from domain.genesis import Genesis
 from domain.ids import shard_of
-from domain.ledger import Tick
+from domain.ledger import ActivateRules, Tick
 from domain.ports import AppendUnknown, LogError
 from domain.refusal import (
     KEY_ROLE,
@@ -44,6 +45,7 @@ from domain.refusal import (
     WRONG_SHARD,
     Refused,
 )
+from domain.rules import RULES
 from domain.signed import Verifier
 from domain.telemetry import Batch, BatchBytes
 from projections.following import application_name
@@ -125,6 +127,10 @@ class Gate:
                 raise Problem.refused(Refused(KEY_ROLE, "a tick is signed by a clock key"))
         elif not opened.signed.kind.startswith(_COMMANDS):
             raise Problem.refused(Refused(WRONG_KIND, opened.signed.kind))
+        elif isinstance(opened.payload, ActivateRules) and opened.payload.version not in RULES:
+            # The market cannot refuse it: that a program lacks a version is no fact of the ledger.
+            here = ", ".join(map(str, sorted(RULES)))
+            raise Problem(RULES_NOT_HERE, f"version {opened.payload.version}; here are {here}")
         return opened
 
     def telemetry(self, value: bytes, size_max: int) -> tuple[Opened, int]:

@@ -20,8 +20,9 @@ from domain.gate import Opened, open_input
 from domain.genesis import Role
 from domain.ids import AccountId, Address, Hash32, NodeId, PublicKey, Wide, shard_of
 from domain.key import CommandAnswered, KeyRegistered, KeyRevoked, key_aggregate
-from domain.ledger import Tick
+from domain.ledger import ActivateRules, Tick
 from domain.ports import AppendUnknown, LogError
+from domain.rules import NEWEST
 from domain.telemetry import Batch
 from tests.api.conftest import BASE, Scene
 from tests.projections.ledgers import CLOCK, codec
@@ -317,3 +318,15 @@ def test_too_many_inputs_a_second_are_turned_away(empty: Scene) -> None:
 def test_a_key_is_of_thirty_two_bytes_in_every_answer() -> None:
     """The signer of these tests is a real one."""
     assert len(PublicKey(SIGNER.public)) == 32
+
+
+def test_rules_that_this_program_lacks_are_not_passed_on_whoever_signed(empty: Scene) -> None:
+    """A version in force that nobody has stops the network for good; the next one is passed on."""
+    end = _end(empty)
+    said = _post(empty, _signed(empty, ActivateRules(version=NEWEST + 1)))
+    assert (said.status_code, said.json()["code"]) == (422, 918)
+    assert said.json()["name"] == "rules_not_here"
+    assert f"version {NEWEST + 1}; here are 1" in said.json()["detail"]
+    assert _end(empty) == end
+    _post(empty, _signed(empty, ActivateRules(version=NEWEST), 1), "commands?wait_s=0")
+    assert _end(empty) == end + 1, "whether it is the next one is the ledger's to say"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
 
-from eth_utils.crypto import keccak
 from sqlalchemy import Connection, select
 
 from adapters.api_problems import NO_PROOF, NOT_FOUND, PROOF_MISMATCH, Problem
 from adapters.api_reads import claimed, maybe
 from adapters.api_troubles import refuse_money
+from adapters.evm_keccak import keccak
 from domain.genesis import Genesis
 from domain.ids import AccountId, Address
 from domain.l1 import WEI_PER_NANO, account_word

@@ -70,7 +70,7 @@ WAIT_S: Final = 5.0
 WAIT_MAX_S: Final = 10.0
 _POLL_S: Final = 0.02
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "[::1]")
-_HEADERS: Final = {
+HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'"
@@ -127,7 +127,7 @@ def create_app(service: Service) -> FastAPI:
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         response = await call_next(request)
-        response.headers.update(_HEADERS)
+        response.headers.update(HEADERS)
         return response
 
     @app.exception_handler(Problem)

@@ -74,11 +74,16 @@ RULES_NOT_HERE: Final = Code(
     "force, and nothing takes it back.",
 )
 
+BODY_TOO_SLOW: Final = Code(
+    919, "body_too_slow", "Send the whole body at once; nothing of it was taken."
+)
+
 _STATUS: Final[Mapping[int, int]] = {
     NOT_FOUND.number: 404,
     BAD_PARAMETER.number: 400,
     BAD_CURSOR.number: 400,
     BODY_TOO_LARGE.number: 413,
+    BODY_TOO_SLOW.number: 408,
     WRONG_MEDIA_TYPE.number: 415,
     POSITION_NOT_REACHED.number: 504,
     TOO_MANY_REQUESTS.number: 429,

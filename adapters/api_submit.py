@@ -20,6 +20,7 @@ from adapters import api_reads
 from adapters.api_problems import (
     APPEND_UNKNOWN,
     BODY_TOO_LARGE,
+    BODY_TOO_SLOW,
     LOG_UNAVAILABLE,
     NOT_ANSWERED,
     RULES_NOT_HERE,
@@ -36,6 +37,7 @@ from domain.genesis import Genesis
 from domain.ids import shard_of
 from domain.ledger import ActivateRules, Tick
 from domain.ports import AppendUnknown, LogError
+from domain.readings import NO_NODE
 from domain.refusal import (
     KEY_ROLE,
     REVOKED_KEY,
@@ -50,6 +52,9 @@ from domain.signed import Verifier
 from domain.telemetry import Batch, BatchBytes
 from projections.following import application_name
 
+#: How long a body may take.
+BODY_S: Final = 10.0
+_DIGITS: Final = 18
 _POLL_S: Final = 0.02
 _OCTETS: Final = "application/octet-stream"
 _COMMANDS: Final = "synor.command.v1."
@@ -83,20 +88,25 @@ class Bucket:
 
 
 async def body_of(request: Request, most: int) -> bytes:
-    """The request's body. Raises ``Problem`` as soon as it is known to be too large."""
+    """The request's body. Raises ``Problem`` as soon as it is known to be too large or slow."""
     media = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if media != _OCTETS:
         raise Problem(WRONG_MEDIA_TYPE, f"the body is {media[:60]!r}")
     declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit() and int(declared) > most:
-        raise Problem(BODY_TOO_LARGE, f"{int(declared)} bytes, at most {most}")
+    if declared.isascii() and declared.isdigit() and int(declared[:_DIGITS]) > most:
+        raise Problem(BODY_TOO_LARGE, f"{declared[:_DIGITS]} bytes, at most {most}")
     parts: list[bytes] = []
     length = 0
-    async for part in request.stream():
-        length += len(part)
-        if length > most:
-            raise Problem(BODY_TOO_LARGE, f"more than {most} bytes")
-        parts.append(part)
+    try:
+        # Who sends a byte now and then must not keep a place from those who send.
+        async with asyncio.timeout(BODY_S):
+            async for part in request.stream():
+                length += len(part)
+                if length > most:
+                    raise Problem(BODY_TOO_LARGE, f"more than {most} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise Problem(BODY_TOO_SLOW, f"{length} bytes came within {BODY_S:g} s") from None
     return b"".join(parts)
 
 
@@ -139,6 +149,8 @@ class Gate:
         batch = opened.payload
         if not isinstance(batch, Batch | BatchBytes):
             raise Problem.refused(Refused(WRONG_KIND, opened.signed.kind))
+        if not batch.nodes:
+            raise Problem.refused(Refused(NO_NODE))
         shards = {shard_of(node, self.shards) for node in batch.nodes}
         if len(shards) != 1:
             raise Problem.refused(

@@ -6,6 +6,7 @@ which vault and token to use; ``/l1/faucet`` gives tokens of an embedded develop
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -19,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from adapters import bootstrap
-from adapters.api import Service, create_app
+from adapters.api import HEADERS, Service, create_app
+from adapters.api_submit import BODY_S
 from adapters.metrics import Metrics
 from adapters.read_model import ReadModel
 from adapters.roles_follow import Following
@@ -126,6 +128,7 @@ class L1Beside:
             return
         request = Request(scope, receive)
         response = await self._respond(request, path)
+        response.headers.update(HEADERS)
         await response(scope, receive, send)
 
     async def _respond(self, request: Request, path: str) -> Response:
@@ -138,16 +141,20 @@ class L1Beside:
         # A page of another site cannot send this type without asking first.
         if not request.headers.get("content-type", "").startswith("application/json"):
             return _wrong(415, "Send application/json.")
-        body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > _BODY_MAX:
-                return _wrong(413, "The request is too large.")
+        body = bytearray()
+        try:
+            async with asyncio.timeout(BODY_S):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > _BODY_MAX:
+                        return _wrong(413, "The request is too large.")
+        except TimeoutError:
+            return _wrong(408, "The request came too slowly; send it at once.")
         if path == "/l1/faucet":
-            return await run_in_threadpool(self._funded, body)
+            return await run_in_threadpool(self._funded, bytes(body))
         if self._answer is None:
             return _wrong(404, "The L1 is not embedded here: GET /l1/pins tells where it is.")
-        answer = await run_in_threadpool(self._answer, body)
+        answer = await run_in_threadpool(self._answer, bytes(body))
         return Response(answer, media_type="application/json")
 
     def _funded(self, body: bytes) -> Response:

@@ -276,6 +276,10 @@ def test_telemetry_goes_to_the_partition_of_its_shard(empty: Scene) -> None:
         nodes=tuple(nodes), leases=(), lease=(), resource=(), generation=(), time_us=(), total=()
     )
     assert _post(empty, _signed(empty, mixed, 2), "telemetry").json()["name"] == "wrong_shard"
+    none = replace(mixed, nodes=())
+    assert (
+        _post(empty, _signed(empty, none, 3), "telemetry").json()["name"] == "batch_names_no_node"
+    )
 
 
 @pytest.mark.parametrize(("error", "code"), [(LogError("down"), 908), (AppendUnknown("lost"), 909)])

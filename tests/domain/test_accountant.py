@@ -195,6 +195,7 @@ def test_a_lease_costs_to_the_nano_what_a_second_set_of_books_says(seed: int) ->
     world, opened = leased(
         capacity={H100: 1000, "container.cpu": 10**6, "storage.hot": 10**9},
         quantity_milli=AMOUNTS[H100],
+        ask={"quantity_milli": AMOUNTS[H100]},
         allocations={r: a for r, a in AMOUNTS.items() if r != H100},
         metered=LIMITS,
         usage_budget_nano=budget,

@@ -105,6 +105,7 @@ def test_tokens_of_requests_are_billed_per_million(tmp_path: Path) -> None:
         ("spot-gcloud-a100", "spot-preemptions"),
         ("azure-llm", "azure-llm-2023"),
         ("azure-functions", "azure-functions-2021-sample"),
+        ("uptime-services", "uptime-services-2026"),
     ],
 )
 def test_a_whole_data_set_gives_its_publishers_totals(

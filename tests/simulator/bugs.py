@@ -96,7 +96,7 @@ def _off_by(nano: tuple[int, int]) -> Any:
         height: int | None = None,
     ) -> Any:
         changed = [
-            replace(each, event=_changed(each.event, nano))
+            replace(each, event=_changed(each.event, nano), payload=None)
             if isinstance(each.event, DepositCredited)
             else each
             for each in events

@@ -21,13 +21,20 @@ from domain.refusal import WRONG_NETWORK, Refused
 from domain.signed import Signed, preimage
 from domain.telemetry import Batch, BatchBytes
 from tests.gate_codec.gates import (
+    ELSEWHERE,
+    FOREIGN,
     FRESH,
     HIGHEST,
+    HOUR,
     KEYS,
     LATEST,
+    LEASE,
+    NOBODYS,
+    NODE,
     NOW,
     REVOKED,
     SIGNER,
+    START,
     STRANGER,
     CommandGate,
     Recipe,
@@ -37,6 +44,7 @@ from tests.gate_codec.gates import (
     network,
 )
 from tests.schemas.strategies import instances
+from tests.support.metering import EGRESS, TOKENS, as_bytes, lease_of
 
 LONG = os.environ.get("SYNOR_LONG") == "1"
 AnyGate = CommandGate | TelemetryGate
@@ -149,3 +157,64 @@ def test_a_rightly_signed_payload_of_anything_is_answered(kind: str, data: st.Da
     hold(gate.take(value), value)
     # And the state that it has led to goes on.
     assert gate.take(gate.right(number=FRESH + 9).bytes()).counted in ({}, {209: 1}, {206: 1})
+
+
+#: Figures at which a row's rules change their minds.
+EDGES = [0, 1, -1, 63, 64, 2**62 - 1, 2**62, 2**62 + 1, 2**63 - 1, -(2**63)]
+HOURS = [
+    NOW + sign * hours * HOUR + by for hours in (0, 1, 24) for sign in (1, -1) for by in (-1, 0, 1)
+]
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch | BatchBytes:
+    """Readings of a lease that is metered, each figure at a limit, in either encoding."""
+    nodes = draw(st.lists(st.sampled_from([NODE, NODE, FOREIGN, NOBODYS, ELSEWHERE]), max_size=3))
+    leases = draw(st.lists(st.sampled_from([LEASE, LEASE, lease_of(2)]), max_size=2))
+    row = st.tuples(
+        st.sampled_from([0, 0, 1, len(leases), -1]),
+        st.sampled_from([EGRESS, EGRESS, TOKENS, 0, 31, 32, -1]),
+        st.sampled_from([0, 0, 1, 63, 64, -1]),
+        st.sampled_from([*HOURS, START, 0, -(2**63), 2**63 - 1]),
+        st.sampled_from(EDGES) | st.integers(0, 2**40),
+    )
+    rows = draw(st.lists(row, max_size=40))
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 5
+    if draw(st.integers(0, 9)) == 0:
+        columns[draw(st.integers(0, 4))] += (0,)
+    lease, resource, generation, time_us, total = columns
+    made = Batch(
+        nodes=tuple([NODE, *nodes] if draw(st.booleans()) else nodes),
+        leases=tuple(leases),
+        lease=lease,
+        resource=resource,
+        generation=generation,
+        time_us=time_us,
+        total=total,
+    )
+    fits = all(0 <= n < 2**16 for n in (*lease, *resource)) and all(
+        0 <= n < 2**8 for n in generation
+    )
+    return as_bytes(made) if fits and draw(st.booleans()) else made
+
+
+@settings(FUZZ, max_examples=10_000 if LONG else 100)
+@given(made=st.lists(st.tuples(batches(), st.booleans()), min_size=1, max_size=3))
+def test_readings_at_every_limit_are_answered_the_same_again(
+    made: list[tuple[Batch | BatchBytes, bool]],
+) -> None:
+    """Rightly signed, under fresh numbers or used ones; who folds the ledger answers alike."""
+    gate = TelemetryGate()
+    values = [
+        gate.right(payload=payload, number=FRESH + (number if fresh else 0)).bytes()
+        for number, (payload, fresh) in enumerate(made)
+    ]
+    for value in values:
+        hold(gate.take(value), value)
+    heir = TelemetryGate()
+    heir.commits = list(gate.commits)
+    heir.restart()
+    for value in [*values, gate.right(number=FRESH + 9).bytes()]:
+        first, second = gate.take(value), heir.take(value)
+        assert first == second
+        assert first.events == () or value not in values

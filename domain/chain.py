@@ -75,7 +75,7 @@ class Counted:
     def parts(self) -> tuple[BulkPart, ...] | None:
         """The bulk's parts; None where they do not hash right, and the ledger is ``corrupt``."""
         start = ENVELOPE_BYTES + self.envelope.body_length
-        parts = split_bulk(memoryview(self.value)[start:])
+        parts = split_bulk(self.value, start)
         if parts is None or bulk_hash(part.digest for part in parts) != self.envelope.bulk_hash:
             return None
         return parts

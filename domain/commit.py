@@ -43,7 +43,7 @@ _HEAD: Final = struct.Struct(">8s32sBHQ32s32sHI32sI32s")
 SIGNATURE_BYTES: Final = 64
 ENVELOPE_BYTES: Final = _HEAD.size + SIGNATURE_BYTES
 _EVENT: Final = struct.Struct(">16sQI")
-_LENGTH_BYTES: Final = 4
+_LENGTH: Final = struct.Struct(">I")
 
 
 class Ledger(IntEnum):
@@ -170,7 +170,7 @@ def pack_bulk(parts: Sequence[BulkPart]) -> bytes:
     """The bytes of a bulk of these parts."""
     pieces: list[bytes] = []
     for part in parts:
-        pieces += (len(part.data).to_bytes(_LENGTH_BYTES, "big"), part.data)
+        pieces += (_LENGTH.pack(len(part.data)), part.data)
     return b"".join(pieces)
 
 
@@ -179,16 +179,18 @@ def bulk_hash(digests: Iterable[bytes]) -> bytes:
     return hashlib.sha256(b"".join(digests)).digest()
 
 
-def split_bulk(bulk: bytes | memoryview) -> tuple[BulkPart, ...] | None:
-    """The parts of a bulk's bytes, or None where they are no list of parts."""
+def split_bulk(value: bytes, at: int = 0) -> tuple[BulkPart, ...] | None:
+    """The parts of a bulk that begins at an offset, or None where it is no list of parts."""
     parts: list[BulkPart] = []
-    at = 0
-    while at < len(bulk):
-        start = at + _LENGTH_BYTES
-        at = start + int.from_bytes(bulk[at:start], "big")
-        if at > len(bulk) or start > len(bulk):
+    end = len(value)
+    while at < end:
+        start = at + _LENGTH.size
+        if start > end:
             return None
-        parts.append(part_of(bytes(bulk[start:at])))
+        at = start + _LENGTH.unpack_from(value, at)[0]
+        if at > end:
+            return None
+        parts.append(part_of(value[start:at]))
     return tuple(parts)
 
 
@@ -298,7 +300,7 @@ def seal(
         version=BODY_VERSION,
         body_length=len(body),
         body_hash=hashlib.sha256(body).digest(),
-        bulk_length=sum(_LENGTH_BYTES + len(part.data) for part in bulk),
+        bulk_length=sum(_LENGTH.size + len(part.data) for part in bulk),
         bulk_hash=bulk_hash(part.digest for part in bulk),
         signature=b"",
     )

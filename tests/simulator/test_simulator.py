@@ -37,7 +37,7 @@ TEST = "tests/simulator/test_simulator.py"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2 * 3600 if LONG else 600)
+@pytest.mark.timeout(2 * 3600 if LONG else 900)
 @pytest.mark.parametrize("first", range(0, RUNS, SPAN))
 def test_whatever_goes_wrong_no_law_breaks(first: int, fault_matrix: FaultMatrix) -> None:
     """Chain and money after every step; audit, replay, projections, histories at each end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +51,7 @@ MetricsPort = Annotated[
 ]
 
 HERE = Path()
+_NAMED = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def deployment_of(network: Path, kafka: str | None, genesis: Path | None = None) -> Deployment:
@@ -81,22 +83,27 @@ def _until_stopped() -> Iterator[threading.Event]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Role:
+class Role:
     """What a role is run with: its network, when to end, where it speaks, its figures."""
 
     deployment: Deployment
     stop: threading.Event
     say: Callable[[str], None]
+    as_json: bool
     metrics: Metrics | None
+
+    def run(self, what: Callable[..., None]) -> None:
+        """Run it, as the functions of ``adapters.roles`` are run."""
+        what(self.deployment, self.stop, self.say, self.metrics)
 
 
 @contextmanager
 def _role(
-    network: Path, kafka: str | None, metrics_port: int | None, *, quiet: bool
-) -> Iterator[_Role]:
+    network: Path, kafka: str | None, metrics_port: int | None, as_json: bool
+) -> Iterator[Role]:
     """A role until it is told to stop; its figures on a port of loopback where one is asked for."""
     deployment = deployment_of(network, kafka)
-    say = noted if quiet else said
+    say = noted if as_json else said
     with ExitStack() as stack:
         stop = stack.enter_context(_until_stopped())
         made: Metrics | None = None
@@ -107,7 +114,42 @@ def _role(
             served = made.serve(metrics_port)
             stack.callback(served.stop)
             say(f"Figures for Prometheus at http://{LOOPBACK}:{served.port}/metrics")
-        yield _Role(deployment, stop, say, made)
+        yield Role(deployment, stop, say, as_json, made)
+
+
+def as_role(body: Callable[..., None]) -> Callable[..., None]:
+    """A command that runs a role: the options of every role, and those that ``body`` adds.
+
+    The command's signature is made here, so that each option of a role is written once.
+    """
+    own = list(inspect.signature(body, eval_str=True).parameters.values())[1:]
+
+    def command(
+        network: Path = HERE,
+        kafka: str | None = None,
+        metrics_port: int | None = None,
+        as_json: bool = False,
+        **chosen: Any,
+    ) -> None:
+        with _role(network, kafka, metrics_port, as_json) as role:
+            body(role, **chosen)
+
+    common = [
+        inspect.Parameter(
+            name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=value, annotation=of
+        )
+        for name, of, value in (
+            ("network", Network, HERE),
+            ("kafka", Kafka, None),
+            ("metrics_port", MetricsPort, None),
+            ("as_json", Json, False),
+        )
+    ]
+    parameters = [*common[:2], *own, *common[2:]]
+    command.__name__, command.__doc__ = body.__name__, body.__doc__
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
 # Topics
@@ -238,20 +280,16 @@ def _show(found: Sequence[LedgerFound]) -> None:
 
 
 @work.command("market")
-def market(
-    network: Network = HERE,
-    kafka: Kafka = None,
-    metrics_port: MetricsPort = None,
-    as_json: Json = False,
-) -> None:
+@as_role
+def market(role: Role) -> None:
     """Run the market: accounts, stake, orders, rounds, leases, slashes, epochs."""
-    _work(network, kafka, "MARKET", None, metrics_port, as_json)
+    _work(role, "MARKET")
 
 
 @work.command("metering")
+@as_role
 def metering(
-    network: Network = HERE,
-    kafka: Kafka = None,
+    role: Role,
     shards: Annotated[
         str | None, typer.Option(help="Which, as 0,1 or 0-3; default: all of them.")
     ] = None,
@@ -263,64 +301,44 @@ def metering(
         str | None,
         typer.Option(help="In a group: a name that keeps its shards over a quick restart."),
     ] = None,
-    metrics_port: MetricsPort = None,
-    as_json: Json = False,
 ) -> None:
     """Run metering shards: telemetry, coverage, statements."""
     if group is None:
         if member is not None:
             raise Asked("--member is a name in a group.", "Name the --group too.")
-        _work(network, kafka, "METERING", shards, metrics_port, as_json)
+        _work(role, "METERING", shards)
         return
     if shards is not None:
         raise Asked("--shards and --group are two ways to share the work.", "Take one of them.")
     from adapters.roles_group import work_in_group
 
-    with _role(network, kafka, metrics_port, quiet=as_json) as role:
-        work_in_group(role.deployment, group, member, role.stop, role.say, role.metrics)
+    work_in_group(role.deployment, group, member, role.stop, role.say, role.metrics)
 
 
 @work.command("settlement")
-def settlement(
-    network: Network = HERE,
-    kafka: Kafka = None,
-    metrics_port: MetricsPort = None,
-    as_json: Json = False,
-) -> None:
+@as_role
+def settlement(role: Role) -> None:
     """Run settlement: checkpoints and payout trees."""
-    _work(network, kafka, "SETTLEMENT", None, metrics_port, as_json)
+    _work(role, "SETTLEMENT")
 
 
 @work.command("events")
-def events(
-    network: Network = HERE,
-    kafka: Kafka = None,
-    metrics_port: MetricsPort = None,
-    as_json: Json = False,
-) -> None:
+@as_role
+def events(role: Role) -> None:
     """Publish every event of the ledgers as a CloudEvent to synor.events.v1."""
     from adapters import roles
 
-    with _role(network, kafka, metrics_port, quiet=as_json) as role:
-        roles.events(role.deployment, role.stop, role.say, role.metrics)
+    role.run(roles.events)
 
 
-def _work(
-    network: Path,
-    kafka: str | None,
-    name: str,
-    shards: str | None,
-    metrics_port: int | None,
-    as_json: bool,
-) -> None:
+def _work(role: Role, name: str, shards: str | None = None) -> None:
     from adapters import roles
     from domain.commit import Ledger
 
     ledger = Ledger[name]
-    with _role(network, kafka, metrics_port, quiet=as_json) as role:
-        most = role.deployment.network.shards if ledger is Ledger.METERING else 1
-        chosen = tuple(range(most)) if shards is None else shards_of(shards, most)
-        roles.work(role.deployment, ledger, chosen, role.stop, role.say, role.metrics)
+    most = role.deployment.network.shards if ledger is Ledger.METERING else 1
+    chosen = tuple(range(most)) if shards is None else shards_of(shards, most)
+    roles.work(role.deployment, ledger, chosen, role.stop, role.say, role.metrics)
 
 
 def shards_of(text: str, most: int) -> tuple[int, ...]:
@@ -340,67 +358,49 @@ def shards_of(text: str, most: int) -> tuple[int, ...]:
 # The others
 
 
-def clock(
-    network: Network = HERE,
-    kafka: Kafka = None,
-    metrics_port: MetricsPort = None,
-    as_json: Json = False,
-) -> None:
+@as_role
+def clock(role: Role) -> None:
     """Tick every second to every partition; any number of clocks may run."""
     from adapters import roles
 
-    with _role(network, kafka, metrics_port, quiet=as_json) as role:
-        roles.clock(role.deployment, role.stop, role.say, role.metrics)
+    role.run(roles.clock)
 
 
-def watch(
-    network: Network = HERE,
-    kafka: Kafka = None,
-    metrics_port: MetricsPort = None,
-    as_json: Json = False,
-) -> None:
+@as_role
+def watch(role: Role) -> None:
     """Sign into the commands what is final in the vault on the L1."""
     from adapters import roles
 
-    with _role(network, kafka, metrics_port, quiet=as_json) as role:
-        roles.watch(role.deployment, role.stop, role.say, role.metrics)
+    role.run(roles.watch)
 
 
-def send(
-    network: Network = HERE,
-    kafka: Kafka = None,
-    metrics_port: MetricsPort = None,
-    as_json: Json = False,
-) -> None:
+@as_role
+def send(role: Role) -> None:
     """Take every checkpoint to the L1; one process for each signing key."""
     from adapters import roles
 
-    with _role(network, kafka, metrics_port, quiet=as_json) as role:
-        roles.send(role.deployment, role.stop, role.say, role.metrics)
+    role.run(roles.send)
 
 
+@as_role
 def serve(
-    network: Network = HERE,
-    kafka: Kafka = None,
+    role: Role,
     port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="Instead of that of the settings.")
     ] = None,
-    metrics_port: MetricsPort = None,
-    as_json: Json = False,
 ) -> None:
     """Follow the ledgers into the read models, and serve the query API and its pages."""
     from adapters import roles
 
-    with _role(network, kafka, metrics_port, quiet=True) as role:
-        settings = role.deployment.settings
-        if port is not None:
-            settings = role.deployment.settings = replace(settings, api_port=port)
+    settings = role.deployment.settings
+    if port is not None:
+        settings = role.deployment.settings = replace(settings, api_port=port)
 
-        def ready(web: Server) -> None:
-            url = f"http://{settings.api_host}:{web.port}"
-            if as_json:
-                document({"api": url, "genesis_hash": role.deployment.network.hash})
-            else:
-                said(f"API and pages at {url}")
+    def ready(web: Server) -> None:
+        url = f"http://{settings.api_host}:{web.port}"
+        if role.as_json:
+            document({"api": url, "genesis_hash": role.deployment.network.hash})
+        else:
+            said(f"API and pages at {url}")
 
-        roles.serve(role.deployment, role.stop, role.say, ready, role.metrics)
+    roles.serve(role.deployment, role.stop, noted, ready, role.metrics)

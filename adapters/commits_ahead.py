@@ -11,34 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Any
 
 from domain.commit import CommitHeader
 from domain.processor import Emitted, Versioned
-
-
-class Recording(Protocol):
-    """What records a commit and returns when it is durable; ``LedgerApplication`` is the one."""
-
-    @property
-    def lost(self) -> tuple[type[Exception], ...]:
-        """What ``commit`` raises when another commit counts at the height."""
-        ...
-
-    def commit(
-        self,
-        events: Sequence[Emitted],
-        states: Sequence[Versioned],
-        header: CommitHeader,
-        *,
-        height: int,
-    ) -> Any:
-        """Record one step."""
-        ...
-
-    def forget(self) -> None:
-        """Drop cached states."""
-        ...
+from domain.recording import Recording
 
 
 class CommitsAhead:

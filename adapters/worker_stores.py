@@ -9,37 +9,10 @@ from domain.chain import Counted
 from domain.commit import CommitHeader
 from domain.ids import AggregateId
 from domain.processor import Asleep, DictStates, Emitted, Processor, States, Versioned
+from domain.recording import Settling
 
 
-class Recording(Protocol):
-    """What records the commits of a processor's own ledger."""
-
-    @property
-    def lost(self) -> tuple[type[Exception], ...]:
-        """What ``commit`` raises when another commit counts at the height."""
-        ...
-
-    def commit(
-        self,
-        events: Sequence[Emitted],
-        states: Sequence[Versioned],
-        header: CommitHeader,
-        *,
-        height: int,
-    ) -> Any:
-        """Record one step as the commit of ``height``; raises one of ``lost`` or a log error."""
-        ...
-
-    def settle(self, *, wait: bool) -> bool:
-        """Whether the last commit is recorded. Raises what ``commit`` did not yet know."""
-        ...
-
-    def forget(self) -> None:
-        """Drop cached states."""
-        ...
-
-
-class OwnLedger(States, Recording, Protocol):
+class OwnLedger(States, Settling, Protocol):
     """The store of a processor's own ledger; ``LedgerApplication`` is the one."""
 
     def held(self) -> Sequence[Versioned]:
@@ -63,7 +36,7 @@ class HeldStates(DictStates):
     What is over is forgotten, so that memory and snapshots follow what lives, not all that did.
     """
 
-    def __init__(self, own: Recording, over: Callable[[Any], bool]) -> None:
+    def __init__(self, own: Settling, over: Callable[[Any], bool]) -> None:
         """Hold the states of ``own``, which records; no event follows a state that is ``over``."""
         super().__init__()
         self._own = own
@@ -102,7 +75,7 @@ class HeldStates(DictStates):
                 self.all[each.id] = each
 
     def settle(self, *, wait: bool) -> bool:
-        """See ``Recording``."""
+        """See ``Settling``."""
         return self._own.settle(wait=wait)
 
     def forget(self) -> None:

@@ -18,11 +18,15 @@ from adapters.kafka_topics import KafkaTopics
 from domain.commit import TELEMETRY_TOPIC, Ledger
 from domain.telemetry import TelemetryAccepted, TelemetryRefused
 from tests.services import foreign
+from tests.support import kcat
 from tests.support.kafka_broker import started_broker
+from tests.support.kcat import require_kcat
 from tests.system.reading import events
 from tests.system.reference import reference_hash
 from tests.system.small import EGRESS, PRICES, SEED, START_US, SmallSystem
 
+#: The shard whose telemetry kcat sends.
+BY_KCAT = 1
 ALLOWED = {"__future__", "hashlib", "io", "json", "collections", "pathlib", "typing"} | {
     "fastavro",
     "confluent_kafka",
@@ -49,14 +53,17 @@ def test_the_foreign_producer_imports_nothing_of_ours() -> None:
 
 @pytest.mark.service
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_leases_are_charged_by_what_a_foreign_producer_sends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A whole small life on a real broker: every beat and reading signed, encoded and sent by it.
 
-    Both encodings of the columns and both framings in turn, for two nodes on two shards; the state
-    is that of the run in which our own code sends.
+    Both encodings of the columns and both framings in turn, for two nodes on two shards, the one
+    sent by confluent-kafka and the other by kcat; the state is that of the run in which our own
+    code sends.
     """
+    require_kcat()
     broker = started_broker(tmp_path)
     try:
         with (
@@ -64,7 +71,7 @@ def test_leases_are_charged_by_what_a_foreign_producer_sends(
             closing(KafkaLog(broker.bootstrap, client_id="foreign")) as log,
         ):
             system = SmallSystem(log, topics)
-            _speak_for_the_nodes(system, broker.bootstrap, monkeypatch)
+            _speak_for_the_nodes(system, broker.bootstrap, monkeypatch, tmp_path)
             system.run()
             ours = (system.network, system.log, Ledger.METERING)
             taken = [event for shard in range(2) for event in events(*ours, shard)]
@@ -77,7 +84,7 @@ def test_leases_are_charged_by_what_a_foreign_producer_sends(
 
 
 def _speak_for_the_nodes(
-    system: SmallSystem, bootstrap: str, monkeypatch: pytest.MonkeyPatch
+    system: SmallSystem, bootstrap: str, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
     shards, inputs, script = system.network.shards, system.inputs, system.script
     fleets = {
@@ -104,10 +111,12 @@ def _speak_for_the_nodes(
         inputs.append(TELEMETRY_TOPIC, foreign.shard_of(node, shards), value)
 
     def flush() -> None:
-        """Telemetry goes out by the foreign client, the ticks among it too, in their order."""
+        """Telemetry goes out by a foreign client, the ticks among it too, in their order."""
         waiting, inputs._waiting = inputs._waiting, {}
         for (topic, partition), values in waiting.items():
-            if topic == TELEMETRY_TOPIC:
+            if topic == TELEMETRY_TOPIC and partition == BY_KCAT:
+                kcat.produce(bootstrap, topic, partition, values, folder)
+            elif topic == TELEMETRY_TOPIC:
                 next(iter(fleets.values())).produce(partition, values)
             else:
                 system.log.append_many(topic, partition, values)

@@ -172,7 +172,8 @@ def _tables(console: Console, story: Any, verdict: Any) -> None:
     protocol = balances.of(Purse.PROTOCOL) + balances.of(Purse.PROTOCOL_PENDING)
     rows.append(("protocol", totals.protocol, 0, 0, protocol))
     rows.append(("insurance", 0, 0, 0, balances.of(Purse.INSURANCE, NOBODY)))
-    money = _table("Who earned, paid and lost what (SYNOR)", "who", "earned", "paid", "lost", "has")
+    title = "Who earned, paid and lost what (SYNOR)"
+    money = figures_table(title, "who", "earned", "paid", "lost", "has")
     for name, *figures in rows:
         money.add_row(name, *(synor(nano) if nano else "" for nano in figures))
     money.add_section()
@@ -182,7 +183,7 @@ def _tables(console: Console, story: Any, verdict: Any) -> None:
         f"Deposited {synor(totals.deposited)}, claimed on L1 {synor(totals.claimed)}: "
         "the difference is what all have."
     )
-    ends = _table("Leases", "how they ended", "number")
+    ends = figures_table("Leases", "how they ended", "number")
     for reason, number in sorted(story.told.reasons.items(), key=lambda kv: kv[0].value):
         ends.add_row(reason.value.lower().replace("_", " "), str(number))
     running = len(story.told.leases) - sum(story.told.reasons.values())
@@ -190,11 +191,9 @@ def _tables(console: Console, story: Any, verdict: Any) -> None:
     console.print(ends)
 
 
-def _table(title: str, first: str, *figures: str) -> Table:
+def figures_table(title: str, first: str, *figures: str) -> Table:
     """A table of at most 80 columns: amounts to nine places, a space between them."""
-    made = Table(
-        title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
-    )
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     made.add_column(first)
     for name in figures:
         # On a narrow terminal a figure goes on in the next line; no digit is left out.

@@ -135,7 +135,9 @@ class Worker:
             if self._flying is not None:
                 wait_s = min(wait_s, _FLYING_WAIT_S)
             awaited = next((r for r in self._readings if r.chain is None), self._readings[0])
-            for reading in self._readings:
+            # A record that the last commit ended inside of goes on before anything else is read, as
+            # it does where nobody dies: what a processor made of its first part is in no event.
+            for reading in sorted(self._readings, key=lambda each: each.items_done < 0):
                 self._read(reading, wait_s if reading is awaited else 0.0)
             self._commit_if_due()
             self._tell_noise()

@@ -13,6 +13,7 @@ from adapters.bootstrap import audit
 from adapters.local_topics import LocalTopics
 from adapters.memory_log import MemoryLog
 from adapters.worker import ClockBehind, Worker
+from adapters.worker_reading import Reading
 from domain.chain import LedgerStopped
 from domain.commit import LEDGER_TOPICS, Ledger, parse
 from domain.ports import Log
@@ -266,3 +267,32 @@ def test_a_repeat_of_every_input_changes_no_balance() -> None:
     assert [len(events(system.network, system.log, *seat)) for seat in system.seats] == before
     system.close()
     assert audit(system.network, system.log).state_hash == reference_hash()
+
+
+def test_a_record_that_a_commit_ended_inside_of_goes_on_before_anything_else_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After a death too: what its first part did may be in no event, as the position of a shard.
+
+    Seed 666 of the simulator found an epoch that was cut between the parts.
+    """
+    system = small_on_memory().run(4)
+    market = system.worker(*MARKET)
+    market.recover()
+    order: list[tuple[str, int]] = []
+    read = Worker._read
+
+    def told(worker: Worker, reading: Reading, wait_s: float) -> None:
+        order.append((reading.source.topic, reading.source.partition))
+        read(worker, reading, wait_s)
+
+    monkeypatch.setattr(Worker, "_read", told)
+    for number, reading in enumerate(market._readings):
+        reading.items_done = 0
+        market.turn()
+        assert order[0] == (reading.source.topic, reading.source.partition), number
+        assert len(order) == len(set(order)) == len(market._readings)
+        reading.items_done = -1
+        order.clear()
+    market.close()
+    system.close()

@@ -309,9 +309,13 @@ def test_workers_that_come_and_are_killed_under_load_lose_and_double_nothing(
         ), "no window was stated"
 
 
-def test_group_and_shards_exclude_each_other() -> None:
-    """Two ways to share the work at once would be a mistake."""
-    both = synor("work", "metering", "--shards", "0", "--group", "g")
+def test_group_and_shards_exclude_each_other(tmp_path: Path) -> None:
+    """Two ways to share the work at once would be a mistake, on a network that there is."""
+    where = tmp_path / "network"
+    made = synor("network", "new", where, "--kafka", "127.0.0.1:1", "--genesis", TINY)
+    assert made.code == 0, made.err
+    work = ("work", "metering", "--network", where)
+    both = synor(*work, "--shards", "0", "--group", "g")
     assert both.code == 2
     assert "Take one of them" in both.err
-    assert "Name the --group too" in synor("work", "metering", "--member", "a").err
+    assert "Name the --group too" in synor(*work, "--member", "a").err

@@ -17,12 +17,12 @@ from adapters.bootstrap import Network
 from adapters.roles_clock import now_us
 from adapters.sqlite_log import SqliteLog
 from domain.bid import PlaceBids
-from domain.commit import LEDGER_TOPICS, CommitBody, Ledger, body_of, parse, unpack_event
+from domain.commit import LEDGER_TOPICS, Ledger, unpack_event
+from domain.commit_bodies import commit_bodies
 from domain.ids import LeaseId, NodeId, shard_of
 from domain.lease import LeaseReady
 
 _EVERY_S: Final = 0.2
-_READ_BYTES: Final = 1 << 24
 #: One order for so many readings.
 READINGS_AN_ORDER: Final = 100
 
@@ -84,17 +84,9 @@ class Load:
 
 
 def _ready(network: Network, log: SqliteLog) -> Iterator[LeaseReady]:
-    codec, topic = network.codec, LEDGER_TOPICS[Ledger.MARKET]
+    codec = network.codec
     number = codec.number(LeaseReady)
-    at, end = 0, log.end(topic, 0)
-    while at < end:
-        fetched = log.read(topic, 0, at, max_bytes=_READ_BYTES)
-        at = fetched.next_offset
-        for record in fetched.records:
-            envelope = parse(record.value)
-            if envelope is None:
-                continue
-            body = codec.decode(CommitBody, body_of(record.value, envelope))
-            for event in map(unpack_event, body.events):
-                if event.schema == number:
-                    yield codec.decode(LeaseReady, event.payload)
+    for _, body in commit_bodies(log, codec, LEDGER_TOPICS[Ledger.MARKET], 0, 0):
+        for event in map(unpack_event, body.events):
+            if event.schema == number:
+                yield codec.decode(LeaseReady, event.payload)

@@ -39,14 +39,13 @@ from domain.commit import (
     CommitHeader,
     Ledger,
     RecordedEvent,
-    body_of,
-    parse,
     unpack_event,
 )
+from domain.commit_bodies import commit_bodies
 from domain.genesis import Parameters, TimeSource
 from domain.ids import Hash32, PublicKey
 from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound
-from domain.ports import Log, LogRecord, TopicAdmin
+from domain.ports import Log, TopicAdmin
 from domain.signed import Signed
 from domain.telemetry import Batch, BatchBytes, MeteringEvent, TelemetryAccepted
 
@@ -451,7 +450,7 @@ def _recorded(log: Log, ledger: str, first: int) -> tuple[int, int, int]:
     codec = AvroCodec()
     number = codec.number(TelemetryAccepted)
     readings = commits = size = 0
-    for record, body in _commits(codec, log, ledger, first):
+    for record, body in commit_bodies(log, codec, ledger, 0, first):
         commits += 1
         size += len(record.value)
         for event in map(unpack_event, body.events):
@@ -460,21 +459,6 @@ def _recorded(log: Log, ledger: str, first: int) -> tuple[int, int, int]:
                 refused = sum(byte.bit_count() for byte in accepted.refused)
                 readings += accepted.rows - refused
     return readings, commits, size
-
-
-def _commits(
-    codec: AvroCodec, log: Log, ledger: str, first: int
-) -> Iterator[tuple[LogRecord, CommitBody]]:
-    """The commits of a ledger from an offset on."""
-    while True:
-        fetched = log.read(ledger, 0, first, max_bytes=16 * 1024 * 1024)
-        if fetched.next_offset == first:
-            return
-        for record in fetched.records:
-            envelope = parse(record.value)
-            if envelope is not None:
-                yield record, codec.decode(CommitBody, body_of(record.value, envelope))
-        first = fetched.next_offset
 
 
 def _latency(bench: Bench, shape: Shape, figures: dict[str, Any]) -> dict[str, Any]:
@@ -512,7 +496,7 @@ def _latency(bench: Bench, shape: Shape, figures: dict[str, Any]) -> dict[str, A
     process.join()
     late: list[float] = []
     done = int(per_s * LATENCY_WARM_UP_S)
-    for record, body in _commits(bench.network.codec, bench.log, ledger, before):
+    for record, body in commit_bodies(bench.log, bench.network.codec, ledger, 0, before):
         acknowledged = bench.own_log.acknowledged[record.offset] - start
         for run in body.runs:
             if run.topic == TELEMETRY_TOPIC:

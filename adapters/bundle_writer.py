@@ -20,6 +20,7 @@ from domain.account import ClaimSettled, DepositCredited
 from domain.checkpoint import CheckpointMade
 from domain.codec import Codec, CodecError
 from domain.commit import LEDGER_TOPICS, CommitBody, Ledger, body_of, parse, unpack_event
+from domain.commit_bodies import commit_bodies
 from domain.epoch import EpochAnchored
 from domain.ports import Log, LogError, LogRecord
 
@@ -289,17 +290,11 @@ def export(
 def _end_of_epoch(log: Log, codec: Codec, epoch: int) -> int:
     """The offset after the commit that made an epoch's checkpoint."""
     place = (LEDGER_TOPICS[Ledger.SETTLEMENT], 0)
-    number, offset = codec.number(CheckpointMade), log.start(*place)
-    while (fetched := log.read(*place, offset, max_bytes=READ_BYTES)).next_offset != offset:
-        offset = fetched.next_offset
-        for record in fetched.records:
-            envelope = parse(record.value)
-            if envelope is None:
-                continue
-            body = codec.decode(CommitBody, body_of(record.value, envelope))
-            for event in map(unpack_event, body.events):
-                if event.schema == number:
-                    made = codec.decode(CheckpointMade, event.payload)
-                    if made.epoch == epoch:
-                        return record.offset + 1
+    number = codec.number(CheckpointMade)
+    for record, body in commit_bodies(log, codec, *place, log.start(*place)):
+        for event in map(unpack_event, body.events):
+            if event.schema == number:
+                made = codec.decode(CheckpointMade, event.payload)
+                if made.epoch == epoch:
+                    return record.offset + 1
     raise NoSuchEpoch(f"There is no checkpoint of epoch {epoch} on this log yet.")

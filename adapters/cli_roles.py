@@ -51,7 +51,6 @@ MetricsPort = Annotated[
 ]
 
 HERE = Path()
-_NAMED = inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def deployment_of(network: Path, kafka: str | None, genesis: Path | None = None) -> Deployment:

@@ -12,7 +12,7 @@ from typing import Final
 
 import kafka.errors as errors
 from kafka.record.default_records import DefaultRecordBatch
-from kafka.record.util import calc_crc32c
+from kafka.record.util import calc_crc32c, decode_varint
 
 from domain.ports import LogError, LogRecord, SettingsRefused
 
@@ -77,12 +77,12 @@ def _values(
 ) -> Iterator[tuple[int, bytes]]:
     """Offset and value of each record. One without a value is a foreign tombstone: it is empty."""
     for _ in range(count):
-        length, at = _varint(data, at)
+        length, at = decode_varint(data, at)
         after = at + length
-        _, at = _varint(data, at + 1)
-        delta, at = _varint(data, at)
-        key, at = _varint(data, at)
-        size, at = _varint(data, at + max(key, 0))
+        _, at = decode_varint(data, at + 1)
+        delta, at = decode_varint(data, at)
+        key, at = decode_varint(data, at)
+        size, at = decode_varint(data, at + max(key, 0))
         size = max(size, 0)
         if at + size > after or after > end:
             raise ValueError("a record that is longer than it says")
@@ -95,17 +95,3 @@ def _values(
 def _decompressed(batch: memoryview) -> Iterator[tuple[int, bytes]]:
     for record in DefaultRecordBatch(batch):
         yield record.offset, record.value or b""
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A number of 7 bits a byte, its sign in the lowest bit; and where it ends."""
-    byte = data[at]
-    at += 1
-    number = byte & 127
-    shift = 7
-    while byte > 127:
-        byte = data[at]
-        at += 1
-        number |= (byte & 127) << shift
-        shift += 7
-    return number >> 1 ^ -(number & 1), at

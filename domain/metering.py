@@ -202,7 +202,8 @@ class Metering(Processor):
         else:
             self.unit.count(WRONG_KIND.number, record.offset)
             return
-        elsewhere = self._elsewhere(batch)
+        key, nodes = self.keys[signed.key], self._nodes_of(batch.nodes)
+        elsewhere = self._elsewhere(batch) if nodes is None else None
         verdict = self._sequences.judge(
             signed.key,
             signed.session,
@@ -216,11 +217,11 @@ class Metering(Processor):
             # Of a batch for another shard that is said, whatever its number is refused for.
             self.unit.count((elsewhere or verdict).code.number, record.offset)
             return
-        listed = elsewhere or self._listed(batch, self.keys[signed.key])
+        listed = elsewhere or self._listed(batch, nodes, key)
         if isinstance(listed, Refused):
             self._refuse(signed, record, listed)
         else:
-            self._accept(signed, batch, self.keys[signed.key], listed, record)
+            self._accept(signed, batch, key, listed, record)
 
     def _refuse(self, signed: Signed, record: LogRecord, why: Refused) -> None:
         self.emit(
@@ -257,18 +258,15 @@ class Metering(Processor):
 
     def _elsewhere(self, batch: Columns) -> Refused | None:
         """The refusal of a batch that lists a node of another shard; those known are of this."""
-        if self._nodes_of(batch.nodes) is not None:
-            return None
         for id in batch.nodes:
             if id not in self.nodes and (right := shard_of(id, self.shards)) != self.shard:
                 return Refused(WRONG_SHARD, f"node {id.hex()} is of shard {right}")
         return None
 
-    def _listed(self, batch: Columns, key: _Key) -> _Listed | Refused:
+    def _listed(self, batch: Columns, listed: _Listed | None, key: _Key) -> _Listed | Refused:
         """The nodes that a batch speaks for, or why it is refused as a whole."""
         if not batch.nodes:
             return Refused(NO_NODE)
-        listed = self._nodes_of(batch.nodes)
         if listed is None:
             id = next(id for id in batch.nodes if id not in self.nodes)
             return Refused(UNKNOWN_NODE, id.hex())

@@ -28,7 +28,7 @@ from tests.audit.forge import Book, Commit, exported, flipped
 from tests.support.kafka_broker import started_broker
 from tests.system.reading import Seat
 from tests.system.reference import reference, reference_hash
-from tests.system.small import START_US, STEP_US, STEPS, SmallSystem, memory_log
+from tests.system.small import START_US, STEPS, SmallSystem, memory_log
 
 SHARD: Seat = (Ledger.METERING, 1)
 PARTITIONS = (0, 1)
@@ -88,8 +88,7 @@ def cut_anywhere() -> SmallSystem:
                 for node in system.script.nodes.values():
                     node.telemetry(partition, nobody)
 
-    for step in range(STEPS):
-        system.time.advance_to(START_US + step * STEP_US, lambda step=step: at(step))  # type: ignore[misc]
+    system.live(range(STEPS), at)
     return system
 
 

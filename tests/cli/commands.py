@@ -61,6 +61,22 @@ def synor(*arguments: str | Path, env: Mapping[str, str] | None = None) -> Said:
     return Said(code or 0, out.getvalue(), err.getvalue())
 
 
+class Asker:
+    """Speaks to one ledger: what it names in the environment stands in ``env``."""
+
+    env: dict[str, str]
+
+    def ask(self, *arguments: str | Path) -> Said:
+        """Run a command."""
+        return synor(*arguments, env=self.env)
+
+    def ok(self, *arguments: str | Path) -> Any:
+        """Run a command that is to succeed; its JSON."""
+        said = self.ask(*arguments, "--json")
+        assert said.code == 0, (arguments, said.out, said.err)
+        return said.json
+
+
 class Running:
     """A long command as a process of its own, stopped when the test ends, however it ends."""
 

@@ -11,7 +11,7 @@ from adapters.cli_client import Api, speaker_of
 from adapters.ed25519 import Signer
 from domain.account import ObserveDeposit
 from domain.ids import AccountId, Hash32, Wide, account_of
-from tests.cli.commands import Running, Said, synor, until
+from tests.cli.commands import Asker, Running, until
 
 TINY = Path(__file__).with_name("tiny.toml")
 SYNOR = 1_000_000_000
@@ -25,7 +25,7 @@ ROLES = (
 )
 
 
-class Deployment:
+class Deployment(Asker):
     """A network on a broker, its roles, and people who speak to it."""
 
     def __init__(self, folder: Path, brokers: str) -> None:
@@ -35,16 +35,6 @@ class Deployment:
         self.env = {"SYNOR_NETWORK": str(self.network)}
         self.running: dict[str, Running] = {}
         self.started = 0
-
-    def ask(self, *arguments: str | Path) -> Said:
-        """Run a command."""
-        return synor(*arguments, env=self.env)
-
-    def ok(self, *arguments: str | Path) -> Any:
-        """Run a command that is to succeed; its JSON."""
-        said = self.ask(*arguments, "--json")
-        assert said.code == 0, (arguments, said.out, said.err)
-        return said.json
 
     def start(self, name: str, *arguments: str | Path) -> Running:
         """Start a role as a process."""

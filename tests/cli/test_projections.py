@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from tests.api.test_metrics import of, read
-from tests.cli.commands import Running, Said, stopped_at_the_end, synor, until
+from tests.cli.commands import Asker, Running, stopped_at_the_end, synor, until
 from tests.cli.test_roles_on_l1 import settings_on_one_file
 
 TINY = Path(__file__).with_name("tiny.toml")
@@ -20,7 +20,7 @@ TINY = Path(__file__).with_name("tiny.toml")
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-class Town:
+class Town(Asker):
     """A network whose roles are processes on one log file, with rows in PostgreSQL."""
 
     def __init__(self, folder: Path, rows: str) -> None:
@@ -32,16 +32,6 @@ class Town:
         assert synor("network", "new", self.network, *where).code == 0
         settings_on_one_file(self.network)
         self.ok("topics", "create")
-
-    def ask(self, *arguments: str | Path) -> Said:
-        """Run a command."""
-        return synor(*arguments, env=self.env)
-
-    def ok(self, *arguments: str | Path) -> Any:
-        """Run a command that is to succeed; its JSON."""
-        said = self.ask(*arguments, "--json")
-        assert said.code == 0, (arguments, said.out, said.err)
-        return said.json
 
     def start(self, name: str, *arguments: str | Path, ready: str) -> Running:
         """Start a role as a process, and wait until it says that it works."""

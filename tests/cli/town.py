@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from tests.cli.commands import Running, Said, synor
+from tests.cli.commands import Asker, Running, synor
 
 TINY = Path(__file__).with_name("tiny.toml")
 RUNS = '"api"'
 
 
-class Town:
+class Town(Asker):
     """A ledger that runs, and the people of the test."""
 
     def __init__(self, folder: Path) -> None:
@@ -43,16 +42,6 @@ class Town:
         if not path.exists():
             assert synor("key", "new", path, env=self.env).code == 0
         return path
-
-    def ask(self, *arguments: str | Path) -> Said:
-        """Run a command against the ledger."""
-        return synor(*arguments, env=self.env)
-
-    def ok(self, *arguments: str | Path) -> Any:
-        """Run a command that is to succeed; its JSON."""
-        said = self.ask(*arguments, "--json")
-        assert said.code == 0, (arguments, said.out, said.err)
-        return said.json
 
     def purse(self, name: str, purse: str) -> int:
         """What an identity's account has in a purse."""

@@ -55,8 +55,6 @@ from tests.system.described import described
 from tests.system.reading import Seat, events, records
 from tests.system.reference import check_same
 from tests.system.small import (
-    START_US,
-    STEP_US,
     STEPS,
     SmallSystem,
     network,
@@ -84,9 +82,7 @@ class Town:
 
     def live(self, steps: int) -> None:
         """Live through more of the script."""
-        for step in range(self.steps, self.steps + steps):
-            at = START_US + step * STEP_US
-            self.system.time.advance_to(at, lambda step=step: self.system.script(step))  # type: ignore[misc]
+        self.system.live(range(self.steps, self.steps + steps))
         self.steps += steps
 
     def worker(self, ledger: Ledger, shard: int, index: Path) -> Worker:

@@ -31,7 +31,7 @@ from tests.support.kafka_broker import started_broker
 from tests.system.described import described
 from tests.system.reading import records
 from tests.system.reference import check_same
-from tests.system.small import START_US, STEP_US, STEPS, SmallSystem, network
+from tests.system.small import STEPS, SmallSystem, network
 
 LONG = os.environ.get("SYNOR_LONG") == "1"
 TEST = "tests/recovery/test_delete_telemetry.py"
@@ -54,9 +54,7 @@ class Town:
 
     def live(self, until: int) -> None:
         """Live through the script up to a step."""
-        for step in range(self.steps, until):
-            at = START_US + step * STEP_US
-            self.system.time.advance_to(at, lambda step=step: self.system.script(step))  # type: ignore[misc]
+        self.system.live(range(self.steps, until))
         self.steps = until
 
     def ask(self, *arguments: str, yes: bool = True) -> Said:

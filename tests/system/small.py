@@ -8,9 +8,9 @@ the ledgers alone, so the same inputs come however the workers are cut, killed o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, cast
 
 from eventsourcing.persistence import OperationalError
@@ -263,10 +263,14 @@ class SmallSystem:
 
     def run(self, steps: int = STEPS) -> SmallSystem:
         """Live through the script."""
-        for step in range(steps):
-            self.time.advance_to(START_US + step * STEP_US, lambda step=step: self.script(step))  # type: ignore[misc]
+        self.live(range(steps))
         self.script.look()
         return self
+
+    def live(self, steps: Iterable[int], act: Callable[[int], None] | None = None) -> None:
+        """Live through some steps of the script, or of what is done at them instead."""
+        for step in steps:
+            self.time.advance_to(START_US + step * STEP_US, partial(act or self.script, step))
 
     def close(self) -> None:
         """Let the workers go; the log belongs to the caller."""

@@ -22,6 +22,7 @@ from adapters.snapshot_columns import CannotUnpack, Skipped, skipped_of
 from adapters.snapshot_pack import pack
 from adapters.snapshot_states import BLOCK, SleepingStates
 from adapters.snapshot_unpack import unpack
+from domain.market import Market
 from domain.market_folds import Folds
 from domain.metering import Metering
 from domain.processor import Asleep, Processor, Versioned
@@ -46,6 +47,7 @@ WIRING: Final[Skipped] = {
             "_clock_keys",
         )
     ),
+    Market: frozenset(("clearing",)),
     Metering: frozenset(("_intake", "_decoded", "_lists")),
     Settlement: frozenset(("_keccak", "_domain")),
     ColumnReadings: frozenset(("_last", "_handful", "_slots_of_lists", "_placed")),

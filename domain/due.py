@@ -8,6 +8,7 @@ from enum import IntEnum
 class MarketDue(IntEnum):
     """Deadlines of the market; at one instant the lower number fires first."""
 
+    PROVIDER_RUINED = 0  # id: provider; more of its leases than one item ends
     LEASE_NOT_READY = 1  # id: lease
     RECLAIM = 2  # id: lease
     NODE_DOWN_TOO_LONG = 3  # id: node

@@ -6,7 +6,7 @@ A fold over events alone.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,13 +88,13 @@ class LeasesFold:
         waiting = sum(1 for won in self._won.values() if won.fill.node == node)
         return len(self._of_node.get(node, {})) + waiting
 
-    def active_of(self, node: bytes) -> Sequence[LeaseId]:
-        """Active leases of a node, by id."""
-        return sorted(each for each, active in self._of_node.get(node, {}).items() if active)
+    def active_of(self, node: bytes) -> Iterable[LeaseId]:
+        """Active leases of a node."""
+        return (each for each, active in self._of_node.get(node, {}).items() if active)
 
-    def live_of(self, provider: bytes) -> Sequence[LeaseId]:
-        """Open and active leases of a provider, by id."""
-        return sorted(self._of_provider.get(provider, {}))
+    def live_of(self, provider: bytes) -> Iterable[LeaseId]:
+        """Open and active leases of a provider."""
+        return self._of_provider.get(provider, {})
 
     def rejections(self, buyer: bytes, after_us: int) -> int:
         """Leases that the buyer rejected after an instant (R4.4), as many as any rule counts."""
@@ -154,6 +154,12 @@ class LeasesFold:
         _forget(self._of_provider, was.provider, event.lease)
         if not any(self._of_node.get(was.node, {}).values()):
             deadlines.clear(MarketDue.NODE_DOWN_TOO_LONG, was.node)
+        elif event.reason is EndReason.NODE_DOWN_TOO_LONG:
+            deadlines.set(MarketDue.NODE_DOWN_TOO_LONG, was.node, event.at_us)
+        if was.provider not in self._of_provider:
+            deadlines.clear(MarketDue.PROVIDER_RUINED, was.provider)
+        elif event.reason is EndReason.SLASHED:
+            deadlines.set(MarketDue.PROVIDER_RUINED, was.provider, event.at_us)
         if event.reason is EndReason.BUYER_REJECTED:
             kept = self._rejections.setdefault(was.buyer, deque(maxlen=REJECTIONS_MAX))
             kept.append(event.at_us)

@@ -101,6 +101,8 @@ class Market(Processor):
         )
         self.folds = folds
         self.sequences = Sequences(COMMAND_WINDOW)
+        #: Of the round that is being told in parts, so that it is computed once.
+        self.clearing: market_orders.Clearing | None = None
         folds.bind(self)
 
     def sources(self) -> tuple[Source, ...]:

@@ -7,17 +7,20 @@ in ``projections`` and also fills SQL.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
 from domain.clearing import RestingAsk, RestingBid
 from domain.eligible_asks import EligibleAsks
 from domain.genesis import Genesis, Role
 from domain.ids import AccountId, NodeId, PublicKey, account_of
+from domain.invariant import invariant
 from domain.journal import Balances
 from domain.key import KeyRegistered, KeyRevoked
 from domain.merkle import EMPTY_ROOT
+from domain.round import FillsAdded, RoundCleared
 
 if TYPE_CHECKING:
     from domain.market import Market
@@ -194,6 +197,8 @@ class Folds:
         self.stake = market_stake.StakeFold(genesis)
         self.epochs = market_epochs.EpochsFold(genesis)
         self.eligible = EligibleAsks()
+        #: Parts of the round that is being cleared.
+        self.parts: list[FillsAdded] = []
 
     def bind(self, market: Market) -> None:
         """Give the subject folds the market whose deadlines they set."""
@@ -202,7 +207,17 @@ class Folds:
         self.eligible.bind(market)
 
     def apply(self, event: Any) -> None:
-        """Post the event's money, then follow it everywhere."""
+        """Post the event's money, then follow it everywhere.
+
+        A round that is told in parts is followed when all are there, as one event.
+        """
+        if isinstance(event, FillsAdded):
+            self.parts.append(event)
+            self.orders.apply(event)
+            return
+        if self.parts and isinstance(event, RoundCleared):
+            event = _whole(self.parts, event)
+            self.parts = []
         postings = getattr(event, "postings", None)
         if postings:
             self.balances.post(postings)
@@ -216,3 +231,14 @@ class Folds:
         self.stake.apply(event)
         self.epochs.apply(event)
         self.eligible.apply(event)
+
+
+def _whole(parts: Sequence[FillsAdded], last: RoundCleared) -> RoundCleared:
+    """The round with the fills of all its parts."""
+    told = all((each.instrument, each.number) == (last.instrument, last.number) for each in parts)
+    invariant(told, "one round is told at a time")
+    return replace(
+        last,
+        volume_milli=sum(each.volume_milli for each in parts) + last.volume_milli,
+        fills=(*chain.from_iterable(each.fills for each in parts), *last.fills),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from heapq import nsmallest
 from typing import TYPE_CHECKING, Any, Final
 
 from domain import lease
@@ -10,7 +11,7 @@ from domain.bid import BidFilled, LiveBid, MeteredLimit, lot_worst_case
 from domain.charging import decide_post, early_charge
 from domain.due import MarketDue
 from domain.genesis import Parameters, Role
-from domain.ids import AggregateId, ProviderId
+from domain.ids import AggregateId
 from domain.invariant import InvariantBroken
 from domain.journal import Purse, move
 from domain.key import RowRefused
@@ -61,7 +62,11 @@ if TYPE_CHECKING:
     from domain.market import Market, Request
     from domain.processor import ForeignCommit
 
-__all__ = ["EVOLVE", "FIRE", "HANDLERS", "LEARN", "LeasesFold", "end_leases_of_provider"]
+__all__ = ["EVOLVE", "FIRE", "HANDLERS", "LEARN", "LeasesFold", "provider_ruined"]
+
+#: Leases that end for one reason in one item, so that a commit keeps within its bounds; the
+#: deadline stands again at the same instant while there are more.
+ENDS_PER_ITEM: Final = 512
 
 
 # Who may act for which side
@@ -309,8 +314,8 @@ def lease_expires(market: Market, due_us: int, named: bytes) -> None:
 
 
 def node_down_too_long(market: Market, due_us: int, named: bytes) -> None:
-    """The active leases of a node that stays silent end (R8.5)."""
-    for each in market.folds.leases.active_of(named):
+    """The active leases of a node that stays silent end (R8.5); of very many, some an item."""
+    for each in nsmallest(ENDS_PER_ITEM, market.folds.leases.active_of(named)):
         _end_due(market, each, EndReason.NODE_DOWN_TOO_LONG, due_us)
 
 
@@ -367,12 +372,10 @@ def _break_reservation(
         market.emit(AggregateId(terms.provider), forfeited)
 
 
-def end_leases_of_provider(
-    market: Market, provider: ProviderId, reason: EndReason, at_us: int
-) -> None:
-    """End every live lease of a provider: all its stake is slashed."""
-    for each in market.folds.leases.live_of(provider):
-        _end_due(market, each, reason, at_us)
+def provider_ruined(market: Market, due_us: int, named: bytes) -> None:
+    """End live leases of a provider, all of whose stake is slashed; of very many, some an item."""
+    for each in nsmallest(ENDS_PER_ITEM, market.folds.leases.live_of(named)):
+        _end_due(market, each, EndReason.SLASHED, due_us)
 
 
 # What metering says
@@ -412,6 +415,7 @@ HANDLERS: Final[Mapping[type[Any], Callable[[Market, Request], Refused | Sequenc
     FailLease: fail_lease,
 }
 FIRE: Final[Mapping[int, Callable[[Market, int, bytes], None]]] = {
+    MarketDue.PROVIDER_RUINED: provider_ruined,
     MarketDue.OPEN_LEASE: open_lease,
     MarketDue.LEASE_NOT_READY: lease_not_ready,
     MarketDue.LEASE_EXPIRES: lease_expires,

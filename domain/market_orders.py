@@ -9,6 +9,7 @@ after a cleared round (R8.7).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from domain import bid, offer
@@ -60,15 +61,25 @@ from domain.offer import (
 )
 from domain.reference import Reference
 from domain.refusal import Refused
-from domain.round import Fill, OpenRound, RoundCleared, RoundOpened, instrument_of
+from domain.round import Fill, FillsAdded, OpenRound, RoundCleared, RoundOpened, instrument_of
 
 if TYPE_CHECKING:
     from domain.market import Market, Request
     from domain.processor import ForeignCommit
 
-#: A round with more fills clears in several events at one instant, so that each keeps within the
-#: bound on an event's bytes; each then tells the volume of its own fills.
+#: A round with more fills clears in several items at one instant, so that events and commits keep
+#: within their bounds, however many there are.
 FILLS_PER_EVENT: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """What a round comes to; the same whenever it is computed before its fills count."""
+
+    reference_nano: int
+    crossing: Crossing
+    placed: Sequence[Placed]
+    fills: Sequence[Fill]
 
 
 # Commands
@@ -237,32 +248,57 @@ def _reopen_for(market: Market, offers: Sequence[OfferId], at_us: int) -> None:
 
 
 def clear_round(market: Market, due_us: int, instrument: bytes) -> None:
-    """The deadline of an open round: one price, and fills that become leases at this instant."""
+    """The deadline of an open round: one price, and fills that become leases at this instant.
+
+    Of very many fills a full part is told, and the deadline stands again at the same instant.
+    """
     state = market.unit.state(AggregateId(instrument))
     if not isinstance(state, OpenRound):
         raise InvariantBroken("a round clears once")
+    told = market.folds.parts
+    found = market.clearing if told else None
+    if found is None:
+        found = _clear(market, state, due_us)
+    first = sum(len(each.fills) for each in told)
+    placed = found.placed[first : first + FILLS_PER_EVENT]
+    fills = tuple(found.fills[first : first + FILLS_PER_EVENT])
+    volume = sum(each.lots * each.bid.lot_milli for each in placed)
+    crossing = found.crossing
+    more = first + len(placed) < len(found.placed)
+    market.clearing = found if more else None
+    said = (
+        FillsAdded(
+            at_us=due_us,
+            instrument=state.instrument,
+            number=state.number,
+            part=len(told),
+            price_nano=crossing.price_nano,
+            volume_milli=volume,
+            fills=fills,
+        )
+        if more
+        else RoundCleared(
+            at_us=due_us,
+            instrument=state.instrument,
+            number=state.number,
+            reference_nano=found.reference_nano,
+            low_nano=crossing.low_nano,
+            high_nano=crossing.high_nano,
+            price_nano=crossing.price_nano,
+            demand_milli=crossing.demand_milli,
+            supply_milli=crossing.supply_milli,
+            volume_milli=volume,
+            fills=fills,
+        )
+    )
+    market.emit(AggregateId(instrument), said)
+
+
+def _clear(market: Market, state: OpenRound, due_us: int) -> Clearing:
     reference = market.folds.orders.reference(state.instrument, state.resource, due_us)
     crossing = _cross(market, state.instrument, due_us, reference) or NOTHING_MEETS
     placed = place(crossing.filled, crossing.asks, _room(market))
-    fills = _fills(placed)
-    for first in range(0, max(1, len(placed)), FILLS_PER_EVENT):
-        part = slice(first, first + FILLS_PER_EVENT)
-        market.emit(
-            AggregateId(instrument),
-            RoundCleared(
-                at_us=due_us,
-                instrument=state.instrument,
-                number=state.number,
-                reference_nano=reference,
-                low_nano=crossing.low_nano,
-                high_nano=crossing.high_nano,
-                price_nano=crossing.price_nano,
-                demand_milli=crossing.demand_milli,
-                supply_milli=crossing.supply_milli,
-                volume_milli=sum(each.lots * each.bid.lot_milli for each in placed[part]),
-                fills=fills[part],
-            ),
-        )
+    return Clearing(reference, crossing, placed, _fills(placed))
 
 
 def _cross(
@@ -415,6 +451,8 @@ class OrdersFold:
             case RoundOpened():
                 self._references.setdefault(event.instrument, self._new_reference(event.resource))
                 self.market.deadlines.set(MarketDue.ROUND_CLEARS, event.instrument, event.clears_us)
+            case FillsAdded():
+                self.market.deadlines.set(MarketDue.ROUND_CLEARS, event.instrument, event.at_us)
             case RoundCleared():
                 self.market.deadlines.clear(MarketDue.ROUND_CLEARS, event.instrument)
                 self._references[event.instrument].cleared(
@@ -463,5 +501,6 @@ EVOLVE: Final[Mapping[type[Any], Callable[[Any, Any], Any]]] = {
     BidCancelled: bid.evolve,
     BidFilled: bid.evolve,
     RoundOpened: rounds.evolve,
+    FillsAdded: rounds.evolve,
     RoundCleared: rounds.evolve,
 }

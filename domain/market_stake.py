@@ -27,8 +27,7 @@ from domain.ids import (
 from domain.invariant import invariant
 from domain.journal import Purse
 from domain.key import RowRefused
-from domain.lease import EndReason
-from domain.market_leases import end_leases_of_provider
+from domain.market_leases import provider_ruined
 from domain.market_orders import capacity_freed, offers_match_again
 from domain.market_registry import admit, role_refused
 from domain.node import NodeHealthChanged
@@ -216,7 +215,7 @@ def _punish_downtime(market: Market, assessed: WindowAssessed, first_down_us: in
 def _end_leases_of_the_ruined(market: Market, provider_id: ProviderId, at_us: int) -> None:
     """Leases end with the last of the stake that stood for them (R8.6)."""
     if market.folds.stake.stake(provider_id).total_nano == 0:
-        end_leases_of_provider(market, provider_id, EndReason.SLASHED, at_us)
+        provider_ruined(market, at_us, provider_id)
 
 
 # Evidence

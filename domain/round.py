@@ -41,6 +41,22 @@ class Fill:
     lease: Annotated[LeaseId, "the lease to be opened"]
 
 
+@record("synor.market.v1.FillsAdded")
+class FillsAdded:
+    """A full part of the fills of a round that has very many; `RoundCleared` has the last of them.
+
+    They count from that event on: until then the book stands as it was when the round cleared.
+    """
+
+    at_us: Annotated[int, "the deadline, µs UTC"]
+    instrument: Annotated[RoundId, "the instrument"]
+    number: Annotated[int, "number of the round"]
+    part: Annotated[int, "number of the part, from 0"]
+    price_nano: Annotated[int, "the round's price"]
+    volume_milli: Annotated[int, "filled by these fills"]
+    fills: Annotated[tuple[Fill, ...], "in the order in which they are placed"]
+
+
 @record("synor.market.v1.RoundCleared")
 class RoundCleared:
     """One price for every fill; the inputs that anyone needs to clear it again."""
@@ -58,7 +74,7 @@ class RoundCleared:
     fills: Annotated[tuple[Fill, ...], "in the order in which they are placed"]
 
 
-RoundEvent = RoundOpened | RoundCleared
+RoundEvent = RoundOpened | FillsAdded | RoundCleared
 
 
 # States
@@ -137,7 +153,7 @@ def decide_open(
 
 
 def evolve(state: RoundState | None, event: RoundEvent) -> RoundState:
-    """The instrument after the event. A round with very many fills clears in several events."""
+    """The instrument after the event."""
     match event:
         case RoundOpened():
             return OpenRound(
@@ -147,6 +163,10 @@ def evolve(state: RoundState | None, event: RoundEvent) -> RoundState:
                 number=event.number,
                 clears_us=event.clears_us,
             )
+        case FillsAdded():
+            if not isinstance(state, OpenRound):
+                raise InvariantBroken("a round is open until all its fills are told")
+            return state
         case RoundCleared():
             if state is None:
                 raise InvariantBroken("a round opens before it clears")

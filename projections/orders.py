@@ -12,7 +12,7 @@ from domain.bid import BidCancelled, BidFilled, BidPlaced
 from domain.commit import Ledger
 from domain.lease import LeaseEnded
 from domain.offer import OfferPlaced, OfferWithdrawn
-from domain.round import RoundCleared, RoundOpened, instrument_of
+from domain.round import FillsAdded, RoundCleared, RoundOpened, instrument_of
 from projections.fold_rows import At, Projection, Rows, copied, made
 from projections.tables import BID, INSTRUMENT, LEASE, OFFER, ROUND, TRADE
 
@@ -82,8 +82,23 @@ def _opened(rows: Rows, at: At, event: RoundOpened) -> None:
     rows.put(ROUND, copied(event, ROUND, opened_us=event.at_us, position=at.position))
 
 
+def _part_filled(rows: Rows, at: At, event: FillsAdded) -> None:
+    """A full part of a round with very many fills: trades of their own, volume of the round."""
+    before = rows.known(ROUND, event.instrument, event.number)["volume_milli"] or 0
+    rows.change(ROUND, event.instrument, event.number, volume_milli=before + event.volume_milli)
+    known = rows.known(INSTRUMENT, event.instrument)
+    rows.change(
+        INSTRUMENT,
+        event.instrument,
+        volume_milli=known["volume_milli"] + event.volume_milli,
+        price_nano=event.price_nano,
+        traded_us=event.at_us,
+    )
+    _trades(rows, at, event)
+
+
 def _cleared(rows: Rows, at: At, event: RoundCleared) -> None:
-    """A round with very many fills clears in several events, each with the volume of its own."""
+    """The round's figures, beside what its parts before have told."""
     before = rows.known(ROUND, event.instrument, event.number)["volume_milli"] or 0
     figures = {
         "reference_nano": event.reference_nano,
@@ -106,6 +121,10 @@ def _cleared(rows: Rows, at: At, event: RoundCleared) -> None:
     if event.volume_milli:
         changes.update(price_nano=event.price_nano, traded_us=event.at_us)
     rows.change(INSTRUMENT, event.instrument, **changes)
+    _trades(rows, at, event)
+
+
+def _trades(rows: Rows, at: At, event: FillsAdded | RoundCleared) -> None:
     for number, fill in enumerate(event.fills):
         bid, offer = rows.known(BID, fill.bid), rows.known(OFFER, fill.offer)
         quantity = fill.lots * bid["lot_milli"]
@@ -141,6 +160,7 @@ ORDERS: Final = Projection(
         BidCancelled: _cancelled,
         BidFilled: _filled,
         RoundOpened: _opened,
+        FillsAdded: _part_filled,
         RoundCleared: _cleared,
         LeaseEnded: _returned,
     },

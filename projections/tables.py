@@ -14,7 +14,7 @@ from sqlalchemy import Index
 from projections.columns import integer, json, octets, table, text, truth, wide
 
 #: Raised with every change of a table or a fold: a read model of another version is made anew.
-VERSION: Final = 4
+VERSION: Final = 5
 
 # The read model itself
 

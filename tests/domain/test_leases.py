@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from domain import market_leases
 from domain.due import MarketDue
 from domain.genesis import Role
 from domain.ids import LeaseId
@@ -32,7 +34,6 @@ from domain.lease import (
     TopUpLease,
 )
 from domain.ledger import ChangeParameter
-from domain.market_leases import end_leases_of_provider
 from domain.round import RoundOpened
 from tests.domain.deals import (
     bid,
@@ -335,15 +336,38 @@ def test_a_slashed_provider_loses_all_its_leases_at_once() -> None:
     clear(world)
     leases = [opened.lease for opened in world.events(LeaseOpened)]
     world.ok("alice", ReadyLeases(leases=tuple(leases[:2])))
-    end_leases_of_provider(
-        world.market, world.provider_id("alice"), EndReason.SLASHED, world.market.time_us
-    )
+    _ruin(world, world.provider_id("alice"))
     world.wait(0)
     assert {end.reason for end in world.events(LeaseEnded)} == {EndReason.SLASHED}
     assert sum(end.was_active for end in world.events(LeaseEnded)) == 2
     for lease in leases[:2]:
         close_out(world, lease, covered_us=0)
     assert world.free("bob") == 1000 * SYNOR
+    world.check_replay()
+
+
+@pytest.mark.parametrize("reason", [EndReason.SLASHED, EndReason.NODE_DOWN_TOO_LONG])
+def test_very_many_leases_end_in_several_items_at_one_instant(
+    reason: EndReason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a commit keeps within its bound; nobody gets between them."""
+    monkeypatch.setattr(market_leases, "ENDS_PER_ITEM", 2)
+    world, (node,) = market_of(capacity={H100: 5000})
+    offer(world, "alice", node, quantity_milli=5000)
+    for _ in range(5):
+        bid(world, "bob")
+    clear(world)
+    leases = tuple(opened.lease for opened in world.events(LeaseOpened))
+    world.ok("alice", ReadyLeases(leases=leases))
+    ENDS[reason](world, leases[0])
+    ends = world.events(LeaseEnded)
+    assert [end.lease for end in ends] == sorted(leases)
+    assert {(end.reason, end.at_us) for end in ends} == {(reason, ends[0].at_us)}
+    assert {MarketDue.PROVIDER_RUINED, MarketDue.NODE_DOWN_TOO_LONG}.isdisjoint(
+        kind for kind, _ in world.market.deadlines._due
+    )
+    in_an_item = Counter(world.item_of(end) for end in ends)
+    assert sorted(in_an_item.values()) == [1, 2, 2]
     world.check_replay()
 
 
@@ -417,8 +441,11 @@ def _down(world: World, lease: LeaseId) -> None:
 
 
 def _slash(world: World, lease: LeaseId) -> None:
-    provider = world.state(lease).terms.provider
-    end_leases_of_provider(world.market, provider, EndReason.SLASHED, world.market.time_us)
+    _ruin(world, world.state(lease).terms.provider)
+
+
+def _ruin(world: World, provider: bytes) -> None:
+    world.market.deadlines.set(MarketDue.PROVIDER_RUINED, provider, world.market.time_us)
     world.wait(0)
 
 

@@ -9,14 +9,17 @@ import pytest
 
 from domain import market_orders
 from domain.bid import BidCancelled, BidFilled, BidPlaced, CancelBid, CancelledBid, PlaceBids
+from domain.commit import EVENT_BYTES_MAX
 from domain.genesis import Parameters, Role
-from domain.ids import QUANTITY_MAX, BidId, NodeId, OfferId
+from domain.ids import QUANTITY_MAX, BidId, LeaseId, NodeId, OfferId
 from domain.journal import Purse
 from domain.key import RegisterKey
 from domain.lease import CompleteLease, LeaseOpened, ReadyLeases
+from domain.market import Market
+from domain.market_orders import FILLS_PER_EVENT
 from domain.offer import OfferPlaced, OfferWithdrawn, PlaceOffers, WithdrawOffer
 from domain.refusal import CODES
-from domain.round import RoundCleared, RoundOpened, instrument_of
+from domain.round import Fill, FillsAdded, RoundCleared, RoundOpened, instrument_of
 from tests.domain.deals import (
     DEVICE,
     amounts,
@@ -35,7 +38,9 @@ from tests.support.market import (
     SECOND,
     SYNOR,
     World,
+    codec,
     key_of,
+    picture,
 )
 
 EU = instrument_of(H100, "eu")
@@ -360,24 +365,71 @@ def test_a_further_allocation_needs_room_on_the_node() -> None:
     assert world.state(too_much).open_lots == world.state(unlisted).open_lots == 1
 
 
-def test_a_round_with_very_many_fills_clears_in_several_events(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """So that each keeps within the bound on an event's bytes; together they are the round."""
-    monkeypatch.setattr(market_orders, "FILLS_PER_EVENT", 2)
-    world, nodes = market_of(nodes=3)
-    for node in nodes:
-        offer(world, "alice", node)
-    bid(world, "bob", quantity_milli=3 * DEVICE, lot_milli=DEVICE)
+def _filled() -> World:
+    """Five nodes, seven devices wanted, two of them at a price that is too low."""
+    world, nodes = market_of(nodes=5)
+    for number, node in enumerate(nodes):
+        offer(world, "alice", node, ask_nano=(3 + number % 2) * SYNOR)
+    bid(world, "bob", quantity_milli=5 * DEVICE, lot_milli=DEVICE)
+    bid(world, "bob", quantity_milli=2 * DEVICE, lot_milli=DEVICE, limit_nano=SYNOR)
     clear(world)
-    parts = world.events(RoundCleared)
-    assert [(part.number, len(part.fills), part.volume_milli) for part in parts] == [
+    return world
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_round_with_very_many_fills_clears_in_several_items(
+    kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events and commits keep within their bounds; what comes of it is what one event says.
+
+    Also where a market that starts anew between two parts computes the round again.
+    """
+    whole = _filled()
+    monkeypatch.setattr(market_orders, "FILLS_PER_EVENT", 2)
+    if not kept:
+        forgets = property(lambda market: None, lambda market, found: None)
+        monkeypatch.setattr(Market, "clearing", forgets, raising=False)
+    world = _filled()
+    parts, (last,) = world.events(FillsAdded), world.events(RoundCleared)
+    assert [(each.part, len(each.fills), each.volume_milli) for each in parts] == [
+        (0, 2, 2000),
         (1, 2, 2000),
-        (1, 1, 1000),
     ]
-    assert {part.price_nano for part in parts} == {4 * SYNOR}
-    assert len(world.events(LeaseOpened)) == 3
+    (said,) = whole.events(RoundCleared)
+    assert (
+        replace(
+            last,
+            fills=(*parts[0].fills, *parts[1].fills, *last.fills),
+            volume_milli=5000,
+        )
+        == said
+    )
+    assert {each.price_nano for each in parts} == {said.price_nano}
+    assert len({world.item_of(each) for each in (*parts, last)}) == 3
+    assert world.events(LeaseOpened) == whole.events(LeaseOpened)
+    assert picture(world.market.folds) == picture(whole.market.folds)
     world.check_replay()
+
+
+def test_four_thousand_fills_fit_an_event() -> None:
+    """A part is as large as half of an event's bytes allow, whatever the figures in it."""
+    fill = Fill(
+        bid=BidId(bytes(16)),
+        offer=OfferId(bytes(16)),
+        node=NodeId(bytes(16)),
+        lots=QUANTITY_MAX,
+        lease=LeaseId(bytes(16)),
+    )
+    part = FillsAdded(
+        at_us=2**50,
+        instrument=EU,
+        number=2**31,
+        part=2**31,
+        price_nano=2**62,
+        volume_milli=QUANTITY_MAX,
+        fills=(fill,) * FILLS_PER_EVENT,
+    )
+    assert EVENT_BYTES_MAX // 2 < len(codec().encode(part)) < EVENT_BYTES_MAX * 3 // 4
 
 
 def test_capacity_is_never_sold_twice() -> None:

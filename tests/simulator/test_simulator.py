@@ -16,6 +16,7 @@ from adapters.cli_simulate import tell
 from adapters.simulator import Run, simulate
 from adapters.simulator_faults import Fault
 from adapters.simulator_runs import Summary, replay, simulate_many
+from domain import market_leases, market_orders
 from tests.simulator.bugs import BUGS, Bug
 from tests.support.fault_matrix import FaultMatrix, Seen
 
@@ -26,7 +27,14 @@ SPAN = 1_000 if LONG else 200
 #: Kinds of events that come of what nobody in a simulated market does, or of what is too long.
 NEVER = {
     *("AccountAdmitted", "PayeeSet", "PriceRowAdded", "ReclaimAnnounced", "WriterRotated"),
-    *("NodeRetired", "NodeWithdrawn", "PayablesAdded", "PayoutsAdded", "StakeReleased"),
+    *(
+        "FillsAdded",
+        "NodeRetired",
+        "NodeWithdrawn",
+        "PayablesAdded",
+        "PayoutsAdded",
+        "StakeReleased",
+    ),
 }
 #: Those of a node that contradicts itself, which some hundred seeds may not see.
 SELDOM = {
@@ -63,6 +71,17 @@ def test_whatever_goes_wrong_no_law_breaks(first: int, fault_matrix: FaultMatrix
     expected = kinds - NEVER - (set() if LONG else SELDOM)
     assert expected <= set(summary.kinds), "a market in which little happens proves little"
     assert min(summary.by_time.values()) > SPAN // 4, "both sources of time"
+
+
+def test_no_law_breaks_where_one_instant_takes_many_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds told a fill at a time and leases ended one by one, with everything going wrong."""
+    monkeypatch.setattr(market_orders, "FILLS_PER_EVENT", 1)
+    monkeypatch.setattr(market_leases, "ENDS_PER_ITEM", 1)
+    summary = Summary()
+    for seed in range(600 if LONG else 30):
+        summary.add(simulate(seed))
+    assert [f"{run.seed}: {run.law}: {run.why}" for run in summary.failed] == []
+    assert summary.kinds["FillsAdded"] > 0
 
 
 def test_a_seed_is_a_run_to_the_byte_in_any_process() -> None:

@@ -127,6 +127,7 @@ class Recorded:
     aggregate: bytes
     version: int
     event: Any
+    item: int
 
 
 class World:
@@ -146,6 +147,7 @@ class World:
         self.market = new_market(self.genesis, shards, self.states)
         self.now = self.genesis.start_us
         self.recorded: list[Recorded] = []
+        self._item = 0
         self.answer: CommandAnswered | None = None
         self._numbers: dict[str, int] = {}
         self._heights = [-1] * shards
@@ -404,6 +406,10 @@ class World:
         assert sum(balances.values()) == 0
         assert all(n >= 0 for (purse, _), n in balances.items() if purse is not Purse.EXTERNAL)
 
+    def item_of(self, event: Any) -> int:
+        """The number of the item that an event is of."""
+        return next(each.item for each in self.recorded if each.event is event)
+
     def check_replay(self) -> None:
         """A fresh market that folds the same events is the same in every state and fold."""
         states = DictStates()
@@ -425,12 +431,15 @@ class World:
 
     def _commit(self) -> list[Any]:
         unit = self.market.unit
+        self._item += 1
         events = [e.event for e in unit.events]
         for emitted in unit.events:
             data = codec().encode(emitted.event)
             assert len(data) <= EVENT_BYTES_MAX, f"{type(emitted.event).__name__} is too large"
             assert codec().decode(type(emitted.event), data) == emitted.event
-            self.recorded.append(Recorded(emitted.aggregate, emitted.version, emitted.event))
+            self.recorded.append(
+                Recorded(emitted.aggregate, emitted.version, emitted.event, self._item)
+            )
             if isinstance(emitted.event, CommandAnswered):
                 self.answer = emitted.event
         self.states.keep(unit.finals())

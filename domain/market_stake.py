@@ -344,7 +344,10 @@ def _freeze(market: Market, provider_id: ProviderId, into: PotId, fault_us: int)
 
 
 def _divide(market: Market, due_us: int, id: bytes) -> None:
-    """Divide a pot once (R5.8); what thaws may be reached by a pot that was opened after it."""
+    """Divide a pot once (R5.8); what thaws may be reached by a pot that was opened after it.
+
+    After a part of a pot with very many charges the deadline stands again at the same instant.
+    """
     pot_id = PotId(id)
     state = market.unit.state(AggregateId(pot_id))
     invariant(isinstance(state, pot.Open), "a pot is divided once")
@@ -355,6 +358,8 @@ def _divide(market: Market, due_us: int, id: bytes) -> None:
     market.emit(AggregateId(pot_id), divided)
     for event in (*slashes, *(() if thawed is None else (thawed,))):
         market.emit(AggregateId(state.provider), event)
+    if isinstance(divided, pot.PotPartDivided):
+        return
     _end_leases_of_the_ruined(market, state.provider, due_us)
     later: Sequence[PotFacts] = market.folds.stake.pots(state.provider)
     for other in later:

@@ -48,6 +48,17 @@ class EvidenceAccepted:
     ]
 
 
+@record("synor.pot.v1.PotPartDivided")
+class PotPartDivided:
+    """Many charges of a pot that has very many are divided; their slashes follow, then the rest."""
+
+    at_us: Annotated[int, "the deadline, µs UTC"]
+    pot: Annotated[PotId, "the pot"]
+    provider: Annotated[ProviderId, "the provider"]
+    charges: Annotated[int, "how many charges"]
+    slashed_nano: Annotated[Wide, "sum of their slashes"]
+
+
 @record("synor.pot.v1.PotDivided")
 class PotDivided:
     """The pot is divided: slashes follow as events of the provider; the rest thaws."""
@@ -55,11 +66,11 @@ class PotDivided:
     at_us: Annotated[int, "the deadline, µs UTC"]
     pot: Annotated[PotId, "the pot"]
     provider: Annotated[ProviderId, "the provider"]
-    slashed_nano: Annotated[Wide, "sum of the slashes"]
+    slashed_nano: Annotated[Wide, "sum of the slashes, those of earlier parts too"]
     thawed_nano: Annotated[Wide, "what goes back"]
 
 
-PotEvent = PotOpened | EvidenceAccepted | PotDivided
+PotEvent = PotOpened | EvidenceAccepted | PotPartDivided | PotDivided
 
 
 # States
@@ -90,6 +101,9 @@ class Open:
     joins_until_us: int
     divides_us: int
     charges: tuple[Charge, ...] = ()
+    #: Of its charges, in the order of division.
+    divided: int = 0
+    slashed_nano: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +127,8 @@ EVIDENCE_ADDS_NOTHING: Final = code(
     803, "evidence_adds_nothing", "The open pot takes as much for this node or provider already."
 )
 
+#: A pot with more is divided in several items at one instant, so that commits keep within bounds.
+CHARGES_PER_ITEM: Final = 256
 #: The order in which a pot is divided (R5.8).
 RANK: Final = {fault: place for place, fault in enumerate(Fault)}
 
@@ -184,13 +200,16 @@ def decide_contradiction(
 
 def decide_division(
     pot: PotId, state: Open, stake: Stake, *, now_us: int
-) -> tuple[PotDivided, tuple[StakeSlashed, ...], StakeThawed | None]:
+) -> tuple[PotPartDivided | PotDivided, tuple[StakeSlashed, ...], StakeThawed | None]:
     """The pot, divided once (R5.8): worst fault first, then the earlier, then the smaller id.
 
     Each slash is measured on its own base and takes what is left of the tranches that it reaches.
+    Of very many charges a full part is divided; what is left thaws with the last.
     """
     slashes: list[StakeSlashed] = []
-    for charge in sorted(state.charges, key=lambda c: (RANK[c.fault], c.fault_us, c.slash)):
+    ranked = sorted(state.charges, key=lambda c: (RANK[c.fault], c.fault_us, c.slash))
+    until = state.divided + CHARGES_PER_ITEM
+    for charge in ranked[state.divided : until]:
         slash = slashed_by(
             stake,
             provider=state.provider,
@@ -205,12 +224,22 @@ def decide_division(
         )
         slashes.append(slash)
         stake = stake_after(stake, slash)
+    taken = sum(slash.taken_nano for slash in slashes)
+    if until < len(ranked):
+        part = PotPartDivided(
+            at_us=now_us,
+            pot=pot,
+            provider=state.provider,
+            charges=CHARGES_PER_ITEM,
+            slashed_nano=Wide(taken),
+        )
+        return part, tuple(slashes), None
     thawed = thawed_by(stake, provider=state.provider, pot=pot, now_us=now_us)
     divided = PotDivided(
         at_us=now_us,
         pot=pot,
         provider=state.provider,
-        slashed_nano=Wide(sum(s.taken_nano for s in slashes)),
+        slashed_nano=Wide(state.slashed_nano + taken),
         thawed_nano=Wide(sum(t.bonded_nano + t.unbonding_nano for t in thawed.tranches))
         if thawed is not None
         else Wide(0),
@@ -232,6 +261,13 @@ def evolve(state: PotState | None, event: PotEvent) -> PotState:
             )
         case EvidenceAccepted():
             return replace(_open(state), charges=(*_open(state).charges, charge_of(event)))
+        case PotPartDivided():
+            state = _open(state)
+            return replace(
+                state,
+                divided=state.divided + event.charges,
+                slashed_nano=state.slashed_nano + event.slashed_nano,
+            )
         case PotDivided():
             return Divided(provider=_open(state).provider, slashed_nano=event.slashed_nano)
         case _:

@@ -19,7 +19,7 @@ from domain.lease import LeaseEnded, LeaseOpened, ReservationBroken
 from domain.ledger import ParameterChanged
 from domain.node import NodeHealthChanged, NodeRegistered, NodeRetired
 from domain.offer import OfferPlaced, OfferWithdrawn
-from domain.pot import EvidenceAccepted, PotDivided, PotOpened
+from domain.pot import EvidenceAccepted, PotDivided, PotOpened, PotPartDivided
 from domain.provider import (
     Fault,
     ProviderAdmitted,
@@ -404,6 +404,10 @@ class StakeFold:
             start = self._window_start(event.provider, event.fault_us)
             self._guilty.setdefault(event.provider, {}).setdefault(start, {})[event.node] = None
 
+    def _pot_part_divided(self, event: PotPartDivided) -> None:
+        if self._market is not None:
+            self._market.deadlines.set(MarketDue.POT_DIVIDES, event.pot, event.at_us)
+
     def _pot_divided(self, event: PotDivided) -> None:
         left = [pot for pot in self._pots[event.provider] if pot.pot != event.pot]
         self._pots[event.provider] = left
@@ -472,6 +476,7 @@ _FOLLOW: Final[Mapping[type[Any], Callable[[StakeFold, Any], None]]] = {
     WindowAssessed: StakeFold._window_assessed,
     PotOpened: StakeFold._pot_opened,
     EvidenceAccepted: StakeFold._evidence_accepted,
+    PotPartDivided: StakeFold._pot_part_divided,
     PotDivided: StakeFold._pot_divided,
     **dict.fromkeys(
         (

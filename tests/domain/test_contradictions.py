@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from domain import pot as pot_module
 from domain.genesis import Role
 from domain.ids import Hash32, LeaseId, NodeId, PotId, PublicKey, Wide
 from domain.journal import Purse
@@ -19,6 +21,7 @@ from domain.pot import (
     Open,
     PotDivided,
     PotOpened,
+    PotPartDivided,
     decide_contradiction,
     decide_division,
 )
@@ -34,7 +37,7 @@ from domain.provider import (
 from domain.refusal import Refused
 from domain.stake import Stake
 from domain.telemetry import ContradictionFound
-from tests.support.market import DAY, H100, HOUR, MINUTE, SYNOR, World, key_of
+from tests.support.market import DAY, H100, HOUR, MINUTE, SYNOR, World, key_of, picture
 
 R_H100 = 1600 * SYNOR
 
@@ -97,6 +100,38 @@ def test_a_node_key_alone_costs_the_node_s_share_and_the_rest_thaws() -> None:
     assert world.balance(Purse.INSURANCE) == R_H100
     assert world.balance(Purse.STAKE, world.provider_id("bob")) == 3 * R_H100
     assert world.balance(Purse.POT, pot.pot) == 0
+    world.check_replay()
+
+
+def _pot_of_three() -> tuple[World, list[Any]]:
+    """Two nodes of ten that each contradict themselves, then the provider itself."""
+    world = World()
+    nodes = world.admitted("bob", 10)
+    for node, by in zip(nodes, ("bob-0", "bob-1", "bob"), strict=False):
+        world.metering(contradiction(world, node, by=by))
+        world.wait(MINUTE)
+    pot = world.last(PotOpened)
+    assert len(world.events(EvidenceAccepted)) == 3
+    wanted = (PotPartDivided, PotDivided, StakeSlashed, StakeThawed)
+    return world, [e for e in world.at(pot.divides_us) if isinstance(e, wanted)]
+
+
+def test_a_pot_with_very_many_charges_is_divided_in_several_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A commit keeps within its bound; what is slashed and what thaws is the same."""
+    whole, (divided, *slashes) = _pot_of_three()
+    monkeypatch.setattr(pot_module, "CHARGES_PER_ITEM", 1)
+    world, told = _pot_of_three()
+    parts = [e for e in told if isinstance(e, PotPartDivided)]
+    assert kinds(told) == [*(PotPartDivided, StakeSlashed) * 2, PotDivided, *kinds(slashes)[2:]]
+    assert [e for e in told if not isinstance(e, (PotPartDivided, PotDivided))] == slashes
+    assert [e for e in told if isinstance(e, PotDivided)] == [divided]
+    assert [(part.charges, part.slashed_nano) for part in parts] == [
+        (1, slash.taken_nano) for slash in slashes[:2]
+    ]
+    assert len({world.item_of(each) for each in told}) == 3
+    assert picture(world.market.folds) == picture(whole.market.folds)
     world.check_replay()
 
 

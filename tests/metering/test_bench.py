@@ -53,4 +53,5 @@ def test_the_hashing_bench_stands_beside_the_bare_libraries() -> None:
     """Nobody hashes or verifies faster than the library below it."""
     found = figures("hashing", "--records", "128")
     assert 0 < found["sha256_of_limit"] <= 2
+    assert 0 < found["restart_of_limit"] <= 2
     assert 0 < found["signatures_of_limit"] <= 2

@@ -16,7 +16,7 @@ from adapters.cli_simulate import tell
 from adapters.simulator import Run, simulate
 from adapters.simulator_faults import Fault
 from adapters.simulator_runs import Summary, replay, simulate_many
-from domain import market_leases, market_orders
+from domain import market_leases, market_orders, pot
 from tests.simulator.bugs import BUGS, Bug
 from tests.support.fault_matrix import FaultMatrix, Seen
 
@@ -77,6 +77,7 @@ def test_no_law_breaks_where_one_instant_takes_many_items(monkeypatch: pytest.Mo
     """Rounds told a fill at a time and leases ended one by one, with everything going wrong."""
     monkeypatch.setattr(market_orders, "FILLS_PER_EVENT", 1)
     monkeypatch.setattr(market_leases, "ENDS_PER_ITEM", 1)
+    monkeypatch.setattr(pot, "CHARGES_PER_ITEM", 1)
     summary = Summary()
     for seed in range(600 if LONG else 30):
         summary.add(simulate(seed))

@@ -1,7 +1,7 @@
 """Record batches as the brokers keep them (format 2), taken apart with one copy of each value.
 
 kafka-python's parser copies a batch, and each value twice more, and reads what nobody here wants
-(keys, headers). It is still what decompresses.
+(keys, headers).
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import Final
 
-import kafka.errors as errors
-from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import calc_crc32c, decode_varint
 
+from adapters.kafka_codecs import INFLATED_MAX, InflatesTooLarge, inflate
 from domain.ports import LogError, LogRecord, SettingsRefused
 
 # Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and last time,
@@ -28,14 +27,16 @@ _CONTROL: Final = 0x20
 
 
 def parse_batches(where: str, data: memoryview, offset: int) -> tuple[list[LogRecord], int]:
-    """The records from ``offset`` on, and the offset after the last batch, whatever it holds.
+    """The records from ``offset`` on, and the offset after the last batch that was read.
 
-    The data may end within a batch. Raises ``LogError`` for bytes that are no batches, and
+    The data may end within a batch, and is not read on when compressed batches have become very
+    large. One that inflates beyond any sense is one record without a value: whoever counts what
+    does not count sees it. Raises ``LogError`` for bytes that are no batches, and
     ``SettingsRefused`` where a record's time is not the brokers'.
     """
     records: list[LogRecord] = []
-    at = 0
-    while len(data) - at >= _HEAD.size:
+    at = inflated = 0
+    while len(data) - at >= _HEAD.size and inflated <= INFLATED_MAX:
         base, length, _, magic, crc, attributes, last, _, newest_ms, _, _, _, count = (
             _HEAD.unpack_from(data, at)
         )
@@ -48,24 +49,29 @@ def parse_batches(where: str, data: memoryview, offset: int) -> tuple[list[LogRe
             or calc_crc32c(data[at + _BEFORE_CRC_COUNTS : end]) != crc
         ):
             raise LogError(f"{where} has a corrupt batch after offset {offset}.")
-        if not attributes & _CONTROL:
+        if not attributes & _CONTROL and base + last >= offset:
             if not attributes & _LOG_APPEND_TIME:
                 raise SettingsRefused(
                     f"{where}: message.timestamp.type was CreateTime at offset"
                     f" {base}, must be LogAppendTime."
                 )
             found: Iterable[tuple[int, bytes]]
-            if attributes & _COMPRESSED:
-                found = _decompressed(data[at:end])
-            else:
-                found = _values(data, at + _HEAD.size, end, base, count)
             time_us = newest_ms * 1000
             try:
+                if attributes & _COMPRESSED:
+                    whole = inflate(attributes & _COMPRESSED, data[at + _HEAD.size : end])
+                    inflated += len(whole)
+                    found = _values(memoryview(whole), 0, len(whole), base, count)
+                else:
+                    found = _values(data, at + _HEAD.size, end, base, count)
                 # The data begins with the whole batch that holds the offset.
                 records += [
                     LogRecord(number, time_us, value) for number, value in found if number >= offset
                 ]
-            except (IndexError, ValueError, errors.CorruptRecordError) as error:
+            except InflatesTooLarge:
+                inflated += INFLATED_MAX
+                records += [LogRecord(base, time_us, b"")] if base >= offset else []
+            except (IndexError, ValueError) as error:
                 raise LogError(f"{where} has a corrupt record after offset {offset}.") from error
         offset = max(offset, base + last + 1)
         at = end
@@ -90,8 +96,3 @@ def _values(
         at = after
     if at != end:
         raise ValueError("bytes after the last record")
-
-
-def _decompressed(batch: memoryview) -> Iterator[tuple[int, bytes]]:
-    for record in DefaultRecordBatch(batch):
-        yield record.offset, record.value or b""

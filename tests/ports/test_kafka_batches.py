@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import struct
-from collections.abc import Sequence
+import tracemalloc
+from collections.abc import Callable, Sequence
 from uuid import UUID
 
+import cramjam
+import lz4.frame
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.errors import KafkaProtocolError
@@ -16,15 +21,20 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
 from adapters.kafka_batches import parse_batches
+from adapters.kafka_codecs import INFLATED_MAX
 from adapters.kafka_fetch import VERSION, fetch_answer
 from domain.ports import LogError
 
 LOG_APPEND_TIME = 0x08
-ATTRIBUTES_AT, CRC_AT, TIME_AT = 21, 17, 35
+LENGTH_AT, CRC_AT, ATTRIBUTES_AT, TIME_AT, HEAD_BYTES = 8, 17, 21, 35, 61
 NEWEST_MS = 1_700_000_000_123
-LZ4 = 3
+GZIP, SNAPPY, LZ4, ZSTANDARD = 1, 2, 3, 4
+#: The library's parser is the oracle of these; it has no Snappy here.
+THE_LIBRARYS = [0, GZIP, LZ4, ZSTANDARD]
 
 Foreign = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+
+Packer = Callable[[bytes], bytes]
 
 FOREIGN = st.tuples(
     st.none() | st.binary(max_size=80),
@@ -53,7 +63,7 @@ def batch_of(base: int, records: Sequence[Foreign], compression: int = 0) -> byt
 
 @given(
     st.lists(st.lists(FOREIGN, min_size=1, max_size=6), min_size=1, max_size=4),
-    st.sampled_from([0, LZ4]),
+    st.sampled_from(THE_LIBRARYS),
     st.data(),
 )
 def test_batches_are_read_as_the_library_reads_them(
@@ -76,6 +86,95 @@ def test_batches_are_read_as_the_library_reads_them(
     assert [(record.offset, record.value) for record in found] == expected
     assert {record.time_us for record in found} <= {NEWEST_MS * 1000}
     assert found_after == after
+
+
+def packed(base: int, records: Sequence[Foreign], codec: int, pack: Packer) -> bytes:
+    """A batch whose records are compressed by hand."""
+    plain = bytearray(batch_of(base, records))
+    batch = plain[:HEAD_BYTES] + pack(bytes(plain[HEAD_BYTES:]))
+    struct.pack_into(">i", batch, LENGTH_AT, len(batch) - LENGTH_AT - 4)
+    batch[ATTRIBUTES_AT + 1] |= codec
+    return sealed(batch)
+
+
+def snappy(data: bytes) -> bytes:
+    """As librdkafka writes it."""
+    return bytes(cramjam.snappy.compress_raw(data))
+
+
+def xerial(data: bytes) -> bytes:
+    """As producers in Java write it: a head, and blocks with their lengths."""
+    blocks = [snappy(data[at : at + 64]) for at in range(0, len(data), 64)]
+    return (
+        b"\x82SNAPPY\x00"
+        + struct.pack(">ii", 1, 1)
+        + b"".join(struct.pack(">i", len(block)) + block for block in blocks)
+    )
+
+
+PACKERS: list[tuple[int, Packer]] = [
+    (GZIP, gzip.compress),
+    (SNAPPY, snappy),
+    (SNAPPY, xerial),
+    (LZ4, lz4.frame.compress),
+    (ZSTANDARD, zstandard.compress),
+]
+
+
+@given(st.lists(FOREIGN, min_size=1, max_size=6), st.sampled_from(PACKERS))
+def test_every_codec_of_kafka_is_read(records: list[Foreign], packer: tuple[int, Packer]) -> None:
+    """Whatever a foreign producer compresses with, the records are those that it sent."""
+    plain, _ = parse_batches("t/0", memoryview(batch_of(7, records)), 7)
+    found, after = parse_batches("t/0", memoryview(packed(7, records, *packer)), 7)
+    assert (found, after) == (plain, 7 + len(records))
+
+
+@pytest.mark.parametrize(("codec", "pack"), PACKERS)
+def test_a_batch_that_inflates_beyond_any_sense_is_one_record_without_a_value(
+    codec: int, pack: Packer
+) -> None:
+    """No more is inflated than the limit, however many of them a read has; none stops a reader."""
+    if pack is xerial:
+        pack = _xerial_of_large_blocks
+    bomb = bytearray(packed(0, [(None, bytes(3 * INFLATED_MAX), [])], codec, pack))
+    stored = b""
+    for base in range(3, 43):
+        struct.pack_into(">q", bomb, 0, base)
+        stored += bomb
+    data = memoryview(stored + batch_of(43, [(None, b"after it", [])]))
+    tracemalloc.start()
+    found, after = parse_batches("t/0", data, 3)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [(record.offset, record.value) for record in found] == [(3, b""), (4, b"")]
+    assert after == 5
+    assert parse_batches("t/0", data, 43)[0][-1].value == b"after it"
+    assert peak < 4 * INFLATED_MAX
+
+
+def _xerial_of_large_blocks(data: bytes) -> bytes:
+    size = INFLATED_MAX // 2
+    blocks = [snappy(data[at : at + size]) for at in range(0, len(data), size)]
+    return (
+        b"\x82SNAPPY\x00"
+        + struct.pack(">ii", 1, 1)
+        + b"".join(struct.pack(">i", len(block)) + block for block in blocks)
+    )
+
+
+@given(st.lists(FOREIGN, min_size=1, max_size=4), st.sampled_from(PACKERS), st.data())
+def test_compressed_bytes_that_are_damaged_are_a_log_error(
+    records: list[Foreign], packer: tuple[int, Packer], data: st.DataObject
+) -> None:
+    """Behind a right checksum, so only a disk or a broker can do it: an error by name."""
+    batch = bytearray(packed(0, records, *packer))
+    for _ in range(data.draw(st.integers(1, 3), "changes")):
+        batch[data.draw(st.integers(HEAD_BYTES, len(batch) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        found, _ = parse_batches("t/0", memoryview(sealed(batch)), 0)
+    except LogError:
+        return
+    assert all(isinstance(record.value, bytes) for record in found)
 
 
 @given(st.lists(FOREIGN, min_size=1, max_size=4), st.data())

@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import confluent_kafka
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from adapters.kafka_broker import KafkaBroker
+from adapters.kafka_codecs import INFLATED_MAX
 from adapters.kafka_log import MAX_RECORD_BYTES, KafkaLog
 from adapters.kafka_topics import KafkaTopics
 from domain.ports import AppendUnknown, LogError, LogTruncated, SettingsRefused
@@ -118,6 +120,30 @@ def test_compressed_records_are_read_as_they_were_appended(
     writer.append_many(topic, 0, values)
     writer.close()
     assert [r.value for r in read_all(log, topic, max_bytes=10_000)] == values
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_what_a_foreign_client_compresses_is_read_whichever_codec_it_takes(
+    kafka_store: LogStore, kafka_broker: str, log: KafkaLog, codec: str
+) -> None:
+    """A record that inflates beyond any sense is empty, and the records after it are read."""
+    topic = kafka_store.new_topic()
+    foreign = confluent_kafka.Producer(
+        {
+            "bootstrap.servers": kafka_broker,
+            "compression.codec": codec,
+            "message.max.bytes": 100_000_000,
+            "linger.ms": 50,
+        }
+    )
+    values = [b"much the same " * i for i in range(300)]
+    for value in values:
+        foreign.produce(topic, value, partition=0)
+    assert foreign.flush(30) == 0
+    foreign.produce(topic, bytes(3 * INFLATED_MAX), partition=0)
+    assert foreign.flush(30) == 0
+    log.append(topic, 0, b"after it")
+    assert [r.value for r in read_all(log, topic, max_bytes=10_000)] == [*values, b"", b"after it"]
 
 
 def test_a_sole_writer_reads_its_end_without_asking(

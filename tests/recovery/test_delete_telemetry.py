@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -149,11 +148,15 @@ main()
 def test_a_deletion_killed_at_any_statement_has_deleted_less(
     town: Town, fault_matrix: FaultMatrix
 ) -> None:
-    """SIGKILL before a delete and before a commit; the next run ends it, and all is well."""
-    kills = sorted(random.Random(5).sample(range(20), 12)) if LONG else (1, 6)
+    """SIGKILL before a delete and before a commit; the next run ends it, and all is well.
+
+    Each run goes on where the one before was killed, so a long one ends when nothing is left.
+    """
+    lives = range(20) if LONG else (1, 6)
+    kills, partly = 0, False
     planned = town.delete("0s", yes=False)
     starts = town.starts()
-    for left in kills:
+    for left in lives:
         command = ("telemetry", "delete", "--network", str(town.folder), "--older-than", "0s")
         killed = subprocess.run(
             [sys.executable, "-c", DELETER, str(left), *command, "--yes"],
@@ -162,11 +165,15 @@ def test_a_deletion_killed_at_any_statement_has_deleted_less(
             timeout=60,
             check=False,
         )
+        if kills > 2 and killed.returncode == 0:
+            break
         assert killed.returncode == -9, killed.stderr
+        kills += 1
         now = town.starts()
         assert all(s <= n <= e["before"] for s, n, e in zip(starts, now, planned, strict=True))
+        partly = partly or 0 < now[0] < planned[0]["before"]
         starts = now
-    assert 0 < starts[0] < planned[0]["before"]
+    assert partly
     town.delete("0s")
     assert town.starts() == [each["before"] for each in planned]
     town.told_to_its_end()
@@ -174,7 +181,7 @@ def test_a_deletion_killed_at_any_statement_has_deleted_less(
         Seen(
             fault="SIGKILL while telemetry is deleted",
             where="sqlite system",
-            runs=len(kills),
+            runs=kills,
             test=TEST,
         )
     )

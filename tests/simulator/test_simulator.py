@@ -27,14 +27,8 @@ SPAN = 1_000 if LONG else 200
 #: Kinds of events that come of what nobody in a simulated market does, or of what is too long.
 NEVER = {
     *("AccountAdmitted", "PayeeSet", "PriceRowAdded", "ReclaimAnnounced", "WriterRotated"),
-    *(
-        "FillsAdded",
-        "NodeRetired",
-        "NodeWithdrawn",
-        "PayablesAdded",
-        "PayoutsAdded",
-        "StakeReleased",
-    ),
+    *("NodeRetired", "NodeWithdrawn", "PayablesAdded", "PayoutsAdded", "StakeReleased"),
+    *("FillsAdded", "PotPartDivided"),
 }
 #: Those of a node that contradicts itself, which some hundred seeds may not see.
 SELDOM = {

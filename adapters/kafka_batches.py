@@ -12,7 +12,7 @@ from typing import Final
 
 from kafka.record.util import calc_crc32c, decode_varint
 
-from adapters.kafka_codecs import INFLATED_MAX, InflatesTooLarge, inflate
+from adapters.kafka_codecs import INFLATED_MAX, CannotInflate, inflate
 from domain.ports import LogError, LogRecord, SettingsRefused
 
 # Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and last time,
@@ -30,9 +30,9 @@ def parse_batches(where: str, data: memoryview, offset: int) -> tuple[list[LogRe
     """The records from ``offset`` on, and the offset after the last batch that was read.
 
     The data may end within a batch, and is not read on when compressed batches have become very
-    large. One that inflates beyond any sense is one record without a value: whoever counts what
-    does not count sees it. Raises ``LogError`` for bytes that are no batches, and
-    ``SettingsRefused`` where a record's time is not the brokers'.
+    large. One that nobody can or should inflate is one record without a value. Raises ``LogError``
+    for bytes that are no batches, and ``SettingsRefused`` where a record's time is not the
+    brokers'.
     """
     records: list[LogRecord] = []
     at = inflated = 0
@@ -40,12 +40,12 @@ def parse_batches(where: str, data: memoryview, offset: int) -> tuple[list[LogRe
         base, length, _, magic, crc, attributes, last, _, newest_ms, _, _, _, count = (
             _HEAD.unpack_from(data, at)
         )
-        end = at + _BEFORE_LENGTH_COUNTS + length
+        start, end = at + _HEAD.size, at + _BEFORE_LENGTH_COUNTS + length
         if end > len(data):
             break
         if (
             magic != _FORMAT
-            or end < at + _HEAD.size
+            or end < start
             or calc_crc32c(data[at + _BEFORE_CRC_COUNTS : end]) != crc
         ):
             raise LogError(f"{where} has a corrupt batch after offset {offset}.")
@@ -55,22 +55,17 @@ def parse_batches(where: str, data: memoryview, offset: int) -> tuple[list[LogRe
                     f"{where}: message.timestamp.type was CreateTime at offset"
                     f" {base}, must be LogAppendTime."
                 )
-            found: Iterable[tuple[int, bytes]]
             time_us = newest_ms * 1000
+            if attributes & _COMPRESSED:
+                found, size = _inflated(attributes & _COMPRESSED, data[start:end], base, count)
+                inflated += size
+            else:
+                found = _values(data, start, end, base, count)
             try:
-                if attributes & _COMPRESSED:
-                    whole = inflate(attributes & _COMPRESSED, data[at + _HEAD.size : end])
-                    inflated += len(whole)
-                    found = _values(memoryview(whole), 0, len(whole), base, count)
-                else:
-                    found = _values(data, at + _HEAD.size, end, base, count)
                 # The data begins with the whole batch that holds the offset.
                 records += [
                     LogRecord(number, time_us, value) for number, value in found if number >= offset
                 ]
-            except InflatesTooLarge:
-                inflated += INFLATED_MAX
-                records += [LogRecord(base, time_us, b"")] if base >= offset else []
             except (IndexError, ValueError) as error:
                 raise LogError(f"{where} has a corrupt record after offset {offset}.") from error
         offset = max(offset, base + last + 1)
@@ -96,3 +91,18 @@ def _values(
         at = after
     if at != end:
         raise ValueError("bytes after the last record")
+
+
+def _inflated(
+    codec: int, data: memoryview, base: int, count: int
+) -> tuple[Iterable[tuple[int, bytes]], int]:
+    """Offsets and values of a compressed batch, and its size.
+
+    Brokers read some things that our codecs do not, and inflate anything. That is a sender's doing
+    and must stop nobody: such a batch is one empty record, which is refused and counted as noise.
+    """
+    try:
+        whole = inflate(codec, data)
+        return list(_values(memoryview(whole), 0, len(whole), base, count)), len(whole)
+    except (CannotInflate, IndexError, ValueError):
+        return [(base, b"")], INFLATED_MAX

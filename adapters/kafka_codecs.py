@@ -24,25 +24,24 @@ _XERIAL_HEAD: Final = 16
 _LENGTH_BYTES: Final = 4
 
 
-class InflatesTooLarge(Exception):
-    """The batch inflates to more than the limit."""
+class CannotInflate(Exception):
+    """The batch is nothing that its codec reads, or inflates to more than the limit."""
 
 
 def inflate(codec: int, data: memoryview) -> bytes:
     """The records of a compressed batch; ``codec`` is Kafka's number of how.
 
-    1 is gzip, 2 Snappy, 3 LZ4, 4 Zstandard. Raises ``InflatesTooLarge``, and ``ValueError`` for
-    what is no such data.
+    1 is gzip, 2 Snappy, 3 LZ4, 4 Zstandard. Raises ``CannotInflate``.
     """
     how = _CODECS.get(codec)
     if how is None:
-        raise ValueError(f"no codec has the number {codec}")
+        raise CannotInflate(f"no codec has the number {codec}")
     try:
         found = how(data)
     except (zlib.error, RuntimeError, zstandard.ZstdError, cramjam.DecompressionError) as error:
-        raise ValueError(f"what codec {codec} cannot read: {error}") from error
+        raise CannotInflate(f"codec {codec}: {error}") from error
     if len(found) > INFLATED_MAX:
-        raise InflatesTooLarge
+        raise CannotInflate("too large")
     return found
 
 
@@ -71,7 +70,7 @@ def _snappy(data: memoryview) -> bytes:
         at += _LENGTH_BYTES
         size = int.from_bytes(length, "big", signed=True)
         if len(length) < _LENGTH_BYTES or not 0 <= size <= len(data) - at:
-            raise ValueError("a block of Snappy that is longer than the batch")
+            raise CannotInflate("a block of Snappy that is longer than the batch")
         found.append(_snappy_block(data[at : at + size], left))
         left -= len(found[-1])
         at += size
@@ -81,7 +80,7 @@ def _snappy(data: memoryview) -> bytes:
 def _snappy_block(data: memoryview, most: int) -> bytes:
     """A block tells its length before it is inflated."""
     if cramjam.snappy.decompress_raw_len(data) > most:
-        raise InflatesTooLarge
+        raise CannotInflate("too large")
     return bytes(cramjam.snappy.decompress_raw(data))
 
 

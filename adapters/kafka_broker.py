@@ -113,6 +113,11 @@ class OwnedProcess:
         """Send a signal to the child, if it still runs."""
         self._child.send_signal(number)
 
+    def freeze(self) -> None:
+        """Stop the child (SIGSTOP), and return when none of its threads runs any more."""
+        self.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
     def stop(self, *, seconds: float = STOP_SECONDS) -> None:
         """Ask the child to end, kill it after `seconds`, and wait until it is gone."""
         if self.running:
@@ -277,8 +282,8 @@ class KafkaBroker:
         self.start()
 
     def pause(self) -> None:
-        """Freeze the broker (SIGSTOP): connections stay open and nothing is answered."""
-        self._running().send(signal.SIGSTOP)
+        """Freeze the broker (SIGSTOP): connections stay open, and from now on nothing is answered."""
+        self._running().freeze()
 
     def resume(self) -> None:
         """Let a paused broker go on (SIGCONT)."""

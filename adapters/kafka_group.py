@@ -7,6 +7,11 @@ counts, the other's is noise. Nobody commits offsets: positions stand in the led
 
 The assignment is asked for after each poll, on the caller's thread. There is no rebalance listener,
 since kafka-python calls one on its IO loop, where all that it may do is set a flag.
+
+kafka-python (3.0) forgets a join that ends between two polls, if it was begun because the topic's
+partitions had become known or had changed: such a member sends no more heartbeats, the brokers put
+it out, and it never asks again. So a join is waited for in long polls, and a member that is not
+settled for as long as the brokers keep a silent one leaves and joins anew.
 """
 
 from __future__ import annotations
@@ -17,12 +22,14 @@ from typing import Any, Final
 
 from kafka import KafkaConsumer
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
 from kafka.errors import KafkaError
 
 from adapters.kafka_tls import failed
 from domain.ports import LogError
 
 _POLL_MS: Final = 200
+_JOINING_MS: Final = 1_000
 
 
 class KafkaGroup:
@@ -46,6 +53,9 @@ class KafkaGroup:
         member that leaves hands them on at once, and one that dies after ``session_s``.
         """
         self._topic = topic
+        self._session_s = session_s
+        self._settled = False
+        self._settled_at = time.monotonic()
         try:
             self._consumer = KafkaConsumer(
                 bootstrap_servers=bootstrap,
@@ -69,13 +79,17 @@ class KafkaGroup:
     def shards(self) -> frozenset[int]:
         """The shards that are this member's now; waits a moment. Raises ``LogError``."""
         try:
-            self._consumer.poll(timeout_ms=_POLL_MS)
+            self._consumer.poll(timeout_ms=_POLL_MS if self._settled else _JOINING_MS)
+            self._settled = self._consumer.group_metadata().state is MemberState.STABLE
+            if self._settled:
+                self._settled_at = time.monotonic()
+            elif time.monotonic() - self._settled_at > self._session_s:
+                self._consumer.unsubscribe()
+                self._consumer.subscribe([self._topic])
+                self._settled_at = time.monotonic()
             mine = self._consumer.assignment()
             if mine:
                 self._consumer.pause(*mine)
-            else:
-                # A poll without a partition does not wait.
-                time.sleep(_POLL_MS / 1000)
         except KafkaError as error:
             raise LogError(f"The group cannot be asked: {error}.") from error
         return frozenset(each.partition for each in mine if each.topic == self._topic)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,13 +16,15 @@ from typing import Any
 
 import pytest
 
-from adapters import key_files, roles_genesis, settings
+from adapters import kafka_group, key_files, roles_genesis, settings
 from adapters.audit_report import hash_of_states
 from adapters.avro_codec import AvroCodec
 from adapters.bootstrap import Network, worker
 from adapters.ed25519 import Signer, sign_input
 from adapters.eventsourcing_index import Depth
+from adapters.kafka_group import KafkaGroup
 from adapters.kafka_log import KafkaLog
+from adapters.kafka_topics import KafkaTopics
 from adapters.local_topics import LocalTopics
 from adapters.memory_log import MemoryLog
 from adapters.metering_workload import Encoding, Fleet
@@ -307,6 +310,52 @@ def test_workers_that_come_and_are_killed_under_load_lose_and_double_nothing(
             isinstance(event, UsageStated)
             for event in events(town.network, log, Ledger.METERING, 0)
         ), "no window was stated"
+
+
+def test_members_whose_join_ended_between_polls_share_the_shards_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topic comes after its members, and polls are too short to see a join's end."""
+    monkeypatch.setattr(kafka_group, "_POLL_MS", 50)
+    monkeypatch.setattr(kafka_group, "_JOINING_MS", 50)
+    pairs = 6
+    stop = threading.Event()
+    held: dict[tuple[int, int], frozenset[int]] = {}
+    broker = started_broker(tmp_path / "kafka")
+
+    def member(pair: int, number: int) -> None:
+        group = KafkaGroup(
+            broker.bootstrap, f"group-{pair}", "late", client_id="late", session_s=6.0
+        )
+        with closing(group):
+            while not stop.is_set():
+                held[pair, number] = group.shards()
+                stop.wait(0.2)
+
+    def shared() -> bool:
+        """Whether each pair has every shard once."""
+        found = [[*held[pair, 0], *held[pair, 1]] for pair in range(pairs)]
+        return all(held.values()) and all(sorted(each) == list(range(SHARDS)) for each in found)
+
+    members = [
+        threading.Thread(target=member, args=(pair, number))
+        for pair in range(pairs)
+        for number in range(2)
+    ]
+    try:
+        for each in members:
+            each.start()
+        until(lambda: len(held) == 2 * pairs, 60)
+        stop.wait(3.0)
+        with closing(KafkaTopics(broker.bootstrap)) as topics:
+            topics.create("late", SHARDS, keep_forever=True)
+        until(shared, 60)
+    finally:
+        stop.set()
+        for each in members:
+            if each.ident is not None:
+                each.join()
+        broker.stop()
 
 
 def test_group_and_shards_exclude_each_other(tmp_path: Path) -> None:

@@ -282,7 +282,7 @@ class KafkaBroker:
         self.start()
 
     def pause(self) -> None:
-        """Freeze the broker (SIGSTOP): connections stay open, and from now on nothing is answered."""
+        """Freeze the broker (SIGSTOP): connections stay open, from now on nothing is answered."""
         self._running().freeze()
 
     def resume(self) -> None:

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 LOOPBACK: Final = "127.0.0.1"
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
@@ -84,6 +84,14 @@ class Guard:
             self._shell.stdin.close()
 
 
+def send(child: subprocess.Popen[Any], number: signal.Signals) -> None:
+    """Send a signal, if the child still runs; SIGSTOP has stopped all its threads on return."""
+    child.send_signal(number)
+    if number is signal.SIGSTOP and child.returncode is None:
+        # Nothing is taken from the kernel: who waits for the child's end still finds it.
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
 class OwnedProcess:
     """A child process that never outlives its parent; what it prints goes to `output`."""
 
@@ -110,13 +118,8 @@ class OwnedProcess:
         return self._child.poll() is None
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the child, if it still runs."""
-        self._child.send_signal(number)
-
-    def freeze(self) -> None:
-        """Stop the child (SIGSTOP), and return when none of its threads runs any more."""
-        self.send(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+        """Send a signal to the child, if it still runs; see `send`."""
+        send(self._child, number)
 
     def stop(self, *, seconds: float = STOP_SECONDS) -> None:
         """Ask the child to end, kill it after `seconds`, and wait until it is gone."""
@@ -283,7 +286,7 @@ class KafkaBroker:
 
     def pause(self) -> None:
         """Freeze the broker (SIGSTOP): connections stay open, from now on nothing is answered."""
-        self._running().freeze()
+        self._running().send(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Let a paused broker go on (SIGCONT)."""

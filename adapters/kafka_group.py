@@ -54,7 +54,6 @@ class KafkaGroup:
         """
         self._topic = topic
         self._session_s = session_s
-        self._settled = False
         self._settled_at = time.monotonic()
         try:
             self._consumer = KafkaConsumer(
@@ -79,9 +78,8 @@ class KafkaGroup:
     def shards(self) -> frozenset[int]:
         """The shards that are this member's now; waits a moment. Raises ``LogError``."""
         try:
-            self._consumer.poll(timeout_ms=_POLL_MS if self._settled else _JOINING_MS)
-            self._settled = self._consumer.group_metadata().state is MemberState.STABLE
-            if self._settled:
+            self._consumer.poll(timeout_ms=_POLL_MS if self._settled() else _JOINING_MS)
+            if self._settled():
                 self._settled_at = time.monotonic()
             elif time.monotonic() - self._settled_at > self._session_s:
                 self._consumer.unsubscribe()
@@ -93,6 +91,10 @@ class KafkaGroup:
         except KafkaError as error:
             raise LogError(f"The group cannot be asked: {error}.") from error
         return frozenset(each.partition for each in mine if each.topic == self._topic)
+
+    def _settled(self) -> bool:
+        """Whether the brokers and this member agree on its shards."""
+        return self._consumer.group_metadata().state is MemberState.STABLE
 
     def close(self) -> None:
         """Leave; the shards go to others at once, unless the membership is static."""

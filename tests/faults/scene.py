@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.eventsourcing_index import Depth
-from adapters.kafka_broker import CHECKOUT, Guard
+from adapters.kafka_broker import CHECKOUT, Guard, send
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
 from tests.eventsourcing.ledgers import LedgerStore
@@ -118,13 +117,7 @@ class WriterProcess:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal; SIGSTOP has taken effect when this returns."""
-        self._process.send_signal(number)
-        if number is signal.SIGSTOP:
-            state = ""
-            while state != "T":
-                stat = Path(f"/proc/{self._process.pid}/stat").read_text()
-                state = stat.rpartition(")")[2].split()[0]
-                time.sleep(0.005)
+        send(self._process, number)
 
     def end(self) -> None:
         """Kill it, stopped or not."""

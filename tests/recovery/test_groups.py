@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from adapters.avro_codec import AvroCodec
 from adapters.bootstrap import Network, worker
 from adapters.ed25519 import Signer, sign_input
 from adapters.eventsourcing_index import Depth
+from adapters.kafka_broker import KafkaBroker
 from adapters.kafka_group import KafkaGroup
 from adapters.kafka_log import KafkaLog
 from adapters.kafka_topics import KafkaTopics
@@ -321,13 +323,11 @@ def test_members_whose_join_ended_between_polls_share_the_shards_all_the_same(
     pairs = 6
     stop = threading.Event()
     held: dict[tuple[int, int], frozenset[int]] = {}
-    broker = started_broker(tmp_path / "kafka")
 
-    def member(pair: int, number: int) -> None:
-        group = KafkaGroup(
-            broker.bootstrap, f"group-{pair}", "late", client_id="late", session_s=6.0
-        )
-        with closing(group):
+    def member(brokers: str, pair: int, number: int) -> None:
+        with closing(
+            KafkaGroup(brokers, f"group-{pair}", "late", client_id="late", session_s=6.0)
+        ) as group:
             while not stop.is_set():
                 held[pair, number] = group.shards()
                 stop.wait(0.2)
@@ -337,25 +337,22 @@ def test_members_whose_join_ended_between_polls_share_the_shards_all_the_same(
         found = [[*held[pair, 0], *held[pair, 1]] for pair in range(pairs)]
         return all(held.values()) and all(sorted(each) == list(range(SHARDS)) for each in found)
 
-    members = [
-        threading.Thread(target=member, args=(pair, number))
-        for pair in range(pairs)
-        for number in range(2)
-    ]
-    try:
-        for each in members:
-            each.start()
-        until(lambda: len(held) == 2 * pairs, 60)
-        stop.wait(3.0)
-        with closing(KafkaTopics(broker.bootstrap)) as topics:
-            topics.create("late", SHARDS, keep_forever=True)
-        until(shared, 60)
-    finally:
-        stop.set()
-        for each in members:
-            if each.ident is not None:
-                each.join()
-        broker.stop()
+    with KafkaBroker(tmp_path / "kafka") as broker, ThreadPoolExecutor(2 * pairs) as pool:
+        members = [
+            pool.submit(member, broker.bootstrap, pair, number)
+            for pair in range(pairs)
+            for number in range(2)
+        ]
+        try:
+            until(lambda: len(held) == 2 * pairs, 60)
+            stop.wait(3.0)
+            with closing(KafkaTopics(broker.bootstrap)) as topics:
+                topics.create("late", SHARDS, keep_forever=True)
+            until(shared, 60)
+        finally:
+            stop.set()
+    for each in members:
+        each.result()
 
 
 def test_group_and_shards_exclude_each_other(tmp_path: Path) -> None:

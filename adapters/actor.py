@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from adapters.ed25519 import Signer, prove, sign_input
+from adapters.ed25519 import Signer, prove, prove_writer, sign_input
 from domain.codec import Codec
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
 from domain.genesis import Role
@@ -70,6 +70,10 @@ class Actor:
     def prove(self, account: bytes, role: Role) -> bytes:
         """This key's signature that it is to be of an account, in a role."""
         return prove(self._signer, self._genesis_hash, account, role)
+
+    def prove_writer(self, ledger: int) -> bytes:
+        """This key's signature that it is to write a ledger."""
+        return prove_writer(self._signer, self._genesis_hash, ledger)
 
     def command(self, payload: Any) -> int:
         """Append a command; returns the number that it was sent under."""

@@ -240,8 +240,9 @@ class Network:
         index: str | Path,
         depth: Depth,
         signer: Signer | None = None,
+        successors: Sequence[Signer] = (),
     ) -> LedgerPartition:
-        """A ledger on a log, for its writer (with a signer) or a reader."""
+        """A ledger on a log, for its writer (with a signer, and who may follow it) or a reader."""
         identity = self.identity(ledger, shard)
         return LedgerPartition(
             log=log,
@@ -250,6 +251,7 @@ class Network:
             verify=verify,
             index=LedgerIndex(index, identity=identity.digest(), depth=depth),
             signer=signer,
+            successors=successors,
         )
 
     def processor(
@@ -339,6 +341,7 @@ def worker(
     log: Log,
     index: str | Path,
     signer: Signer,
+    successors: Sequence[Signer] = (),
     topics: Sequence[TopicBound],
     clock_us: Callable[[], int] | None = None,
     cut: Callable[[Unit], bool] = full,
@@ -353,7 +356,13 @@ def worker(
     """
     depth = Depth.COMMITS if ledger is Ledger.METERING else Depth.PAYLOADS
     partition = network.partition(
-        ledger, shard, log=own_log or log, index=index, depth=depth, signer=signer
+        ledger,
+        shard,
+        log=own_log or log,
+        index=index,
+        depth=depth,
+        signer=signer,
+        successors=successors,
     )
     application_ = application(partition, network)
     own: OwnLedger = application_
@@ -385,6 +394,7 @@ def snapshots_of(
     *,
     folder: Path,
     signer: Signer,
+    successors: Sequence[Signer] = (),
     policy: SnapshotPolicy,
     say: Callable[[str], None],
 ) -> SnapshotKeeper:
@@ -395,6 +405,7 @@ def snapshots_of(
         shard=shard,
         genesis=network.hash,
         signer=signer,
+        successors=successors,
         verify=verify,
         policy=policy,
         say=say,
@@ -408,6 +419,7 @@ def snapshots_by(
     shard: int,
     *,
     signer: Signer,
+    successors: Sequence[Signer] = (),
     say: Callable[[str], None],
 ) -> SnapshotKeeper | None:
     """The snapshots of one worker as the settings want them; None where they want none."""
@@ -419,6 +431,7 @@ def snapshots_by(
         shard,
         folder=settings.folder,
         signer=signer,
+        successors=successors,
         policy=SnapshotPolicy(
             events=settings.events,
             bulk_bytes=settings.bulk_bytes,

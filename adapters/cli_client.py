@@ -61,6 +61,10 @@ PassphraseFile = Annotated[
         "--passphrase-file", help="A file with the passphrase in its first line; - is stdin."
     ),
 ]
+NewPassphraseFile = Annotated[
+    Path | None,
+    typer.Option("--new-passphrase-file", help="Passphrase of the new key's file."),
+]
 
 
 class NotFound(Asked):

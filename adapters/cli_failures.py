@@ -95,7 +95,7 @@ _KNOWN: Final = {
     "adapters.read_model:ReadModelStale": Unable,
     "adapters.worker:ClockBehind": Unable,
     "adapters.eventsourcing_index:IndexFailed": Unable,
-    "adapters.eventsourcing_partition:NotTheWriter": Unable,
+    "adapters.eventsourcing_writer:NotTheWriter": Unable,
     "domain.chain:LedgerStopped": Stopped,
     "domain.rules:RulesUnknown": Unable,
     "domain.l1:L1Error": Unable,

@@ -13,6 +13,7 @@ from adapters.cli_client import (
     Api,
     ApiUrl,
     KeyFile,
+    NewPassphraseFile,
     PassphraseFile,
     Sent,
     Speaker,
@@ -28,11 +29,6 @@ from adapters.cli_units import hexadecimal
 from domain.ids import Address, PublicKey, account_of
 
 app = commands()
-
-NewPassphraseFile = Annotated[
-    Path | None,
-    typer.Option("--new-passphrase-file", help="Passphrase of the new key's file."),
-]
 
 
 class AccountRole(Enum):

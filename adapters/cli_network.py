@@ -25,6 +25,7 @@ app = commands()
 app.command("change")(cli_operator.change_parameter)
 app.command("price")(cli_operator.add_price)
 app.command("activate-rules")(cli_operator.activate_rules)
+app.command("rotate-writer")(cli_operator.rotate_writer)
 
 _SUPPLY_NANO: Final = 10**9 * 10**9
 _SENDER: Final = "sender"
@@ -169,7 +170,7 @@ def show(
             ("read models", _without_password(chosen.read_model)),
             ("API", f"http://{chosen.api_host}:{chosen.api_port}"),
             ("L1", f"{chosen.chain.kind} {chosen.chain.url}".strip()),
-            ("keys here", ", ".join(r for r, p in chosen.keys.items() if p.exists()) or "none"),
+            ("keys here", ", ".join(r for r, p in chosen.keys.items() if p[0].exists()) or "none"),
         )
     )
     said("The settings are whole.")

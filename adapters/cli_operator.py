@@ -14,9 +14,12 @@ import typer
 from adapters.cli_client import (
     Api,
     ApiUrl,
+    NewPassphraseFile,
     PassphraseFile,
     SomeKeyFile,
     Speaker,
+    genesis_hash_of,
+    identity,
     speaker,
     speaker_of,
     told,
@@ -35,6 +38,14 @@ class Per(Enum):
 
     HOUR = "hour"
     MONTH = "month"
+
+
+class Written(Enum):
+    """A ledger, by the name of its worker."""
+
+    MARKET = "market"
+    METERING = "metering"
+    SETTLEMENT = "settlement"
 
 
 def change_parameter(
@@ -108,6 +119,40 @@ def activate_rules(
         _operator(folder, key, api, passphrase_file).command(ActivateRules(version=version)),
         as_json,
         note="Workers without this version stop now and write nothing.",
+    )
+
+
+def rotate_writer(
+    ledger: Annotated[Written, typer.Argument(help="Which ledger; metering: all its shards.")],
+    new: Annotated[Path, typer.Argument(help="Identity file of the key that is to write it.")],
+    key: Annotated[Path, typer.Option(help="Identity file of an operator.")],
+    api: ApiUrl = None,
+    passphrase_file: PassphraseFile = None,
+    new_passphrase_file: NewPassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Give a ledger to another key, for ever; the old one writes until the ledger hears of it.
+
+    Before, name the file of the new key behind the old one in the [keys] of every worker's
+    settings, as in metering = ["keys/metering", "keys/metering-2"], and start it again. One that
+    has not the new key stops, and writes nothing.
+    """
+    from adapters.ed25519 import Signer, prove_writer
+    from domain.commit import Ledger
+    from domain.ledger import RotateWriter
+
+    who = speaker(api, key, passphrase_file)
+    signer = Signer(identity(new, new_passphrase_file).ledger)
+    number = int(Ledger[ledger.name])
+    command = RotateWriter(
+        ledger=number,
+        writer=signer.public,
+        proof=prove_writer(signer, genesis_hash_of(Api(api)), number),
+    )
+    told(
+        who.command(command),
+        as_json,
+        note="Workers without the new key stop as soon as their ledger has heard of it.",
     )
 
 

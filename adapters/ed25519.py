@@ -17,6 +17,7 @@ from domain.codec import Codec
 from domain.genesis import Role
 from domain.ids import Hash32, PublicKey
 from domain.key import possession
+from domain.ledger import appointment
 from domain.signed import Signed, Verifier, preimage
 
 _KEY_BYTES: Final = 32
@@ -116,6 +117,11 @@ class Signer:
 def prove(signer: Signer, genesis: bytes, account: bytes, role: Role) -> bytes:
     """A new key's own signature that it is to be of this account, in this role."""
     return signer.sign(possession(genesis, account, signer.public, role))
+
+
+def prove_writer(signer: Signer, genesis: bytes, ledger: int) -> bytes:
+    """A new writer's own signature that it is to write this ledger."""
+    return signer.sign(appointment(genesis, ledger, signer.public))
 
 
 def sign_input(

@@ -15,7 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn
 
 from adapters.eventsourcing_index import (
     Depth,
@@ -25,6 +25,7 @@ from adapters.eventsourcing_index import (
     Understood,
     VersionTwice,
 )
+from adapters.eventsourcing_writer import Signer, WritingKeys
 from domain.chain import NOISE_HEIGHTS, ChainReader, Counted, LedgerStopped
 from domain.codec import Codec, CodecError
 from domain.commit import (
@@ -56,25 +57,8 @@ _REREAD_S: Final = 1.0
 _BODIES_KEPT: Final = 16
 
 
-class Signer(Protocol):
-    """A writer's key."""
-
-    @property
-    def public(self) -> PublicKey:
-        """The Ed25519 public key that stands in the envelope."""
-        ...
-
-    def sign(self, message: bytes) -> bytes:
-        """The signature, 64 bytes."""
-        ...
-
-
 class LostRace(Exception):
     """Another record counted at the height this commit was made for. The index has it."""
-
-
-class NotTheWriter(Exception):
-    """This ledger is written by another key, or no key was given."""
 
 
 class TooLarge(Exception):
@@ -122,15 +106,19 @@ class LedgerPartition:
         verify: Verifier,
         index: LedgerIndex,
         signer: Signer | None = None,
+        successors: Sequence[Signer] = (),
     ) -> None:
-        """Use the log, index and key; nothing is read before the first call."""
+        """Use the log, index and keys; nothing is read before the first call.
+
+        ``signer`` writes, or that of the ``successors`` which a rotation has made the writer.
+        """
         self.identity = identity
         self.index = index
         self.lock = threading.RLock()
         self._log = log
         self._codec = codec
         self._verify = verify
-        self._signer = signer
+        self._keys = WritingKeys(identity.ledger, identity.shard, signer, successors)
         self._rotation = codec.number(WriterRotated)
         #: Length of all commits that this object has appended.
         self.written_bytes = 0
@@ -414,9 +402,17 @@ class LedgerPartition:
                 raise LostRace(f"another commit counts at height {height}")
             return self._append(header, events)
 
+    def may_write(self) -> None:
+        """Raises ``NotTheWriter`` where none of the keys writes the next height."""
+        with self.lock:
+            self._start()
+            self._writing_key()
+
+    def _writing_key(self) -> Signer:
+        return self._keys.of(self._chain.writer, self._head.height + 1)
+
     def _append(self, header: CommitHeader, events: Sequence[RecordedEvent]) -> IndexedCommit:
-        if self._signer is None or self._signer.public != self._chain.writer:
-            raise NotTheWriter(f"the writer of {self.identity.topic} is another key")
+        signer = self._writing_key()
         before = self._head
         leaves = [event.pack() for event in events]
         for leaf in leaves:
@@ -440,11 +436,11 @@ class LedgerPartition:
             shard=self.identity.shard,
             height=before.height + 1,
             previous=before.hash,
-            writer=self._signer.public,
+            writer=signer.public,
             body=encoded,
             bulk=header.bulk,
         ).unsigned()
-        envelope = unsigned + self._signer.sign(unsigned)
+        envelope = unsigned + signer.sign(unsigned)
         value = b"".join((envelope, encoded, pack_bulk(header.bulk)))
         if len(value) > COMMIT_BYTES_MAX:
             raise TooLarge(f"a commit of {len(value)} bytes; at most {COMMIT_BYTES_MAX} are read")

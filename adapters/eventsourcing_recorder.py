@@ -41,9 +41,9 @@ from adapters.eventsourcing_partition import (
     TRACKING_PREFIX,
     LedgerPartition,
     LostRace,
-    NotTheWriter,
     TooLarge,
 )
+from adapters.eventsourcing_writer import NotTheWriter
 from domain.chain import Counted
 from domain.commit import NO_HASH, CommitHeader, InputRun, RecordedEvent, unpack_event
 from domain.ids import Hash32, derive

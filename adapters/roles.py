@@ -29,8 +29,9 @@ from adapters.roles_clock import TICK_US, Clock, now_us
 from adapters.roles_memory import recovering
 from adapters.settings import ChainKind, ChainSettings, LogKind, Settings, SettingsInvalid
 from adapters.worker import Worker
+from adapters.worker_reading import writer_of
 from domain.commit import LEDGER_TOPICS, Ledger
-from domain.ids import Address, Hash32, PublicKey
+from domain.ids import Address, Hash32
 from domain.l1 import (
     BlockHash,
     CheckpointProposed,
@@ -124,14 +125,27 @@ class Deployment:
             stack.callback(admin.close)
             yield admin
 
-    def signer(self, role: str, expected: PublicKey | None = None) -> Signer:
-        """The key of a role. Raises ``SettingsInvalid`` where it is not the one of the genesis."""
-        path = self.settings.key(role)
+    def signer(self, role: str) -> Signer:
+        """The key of a role. Raises ``SettingsInvalid`` or what reading the file raises."""
+        return self.signers(role)[0]
+
+    def signers(self, role: str) -> list[Signer]:
+        """The keys of a role; of a ledger's writer also those that may follow it.
+
+        Raises ``SettingsInvalid`` where one is another role's by the genesis.
+        """
+        return [self._signer(path, role) for path in self.settings.key_files(role)]
+
+    def _signer(self, path: Path, role: str) -> Signer:
         signer = Signer(self.identity(path).ledger)
-        if expected is not None and signer.public != expected:
+        genesis = self.network.genesis
+        known = {each.key: each.role.name.lower() for each in genesis.keys}
+        known |= {writer_of(genesis, ledger): ledger.name.lower() for ledger in Ledger}
+        acts = known.get(signer.public, role)
+        if acts != role:
             raise SettingsInvalid(
-                f"{path} holds the key {signer.public.hex()}; the genesis lets {expected.hex()} "
-                f"act as {role}."
+                f"{path} holds the key {signer.public.hex()}; the genesis lets it act as {acts}, "
+                f"not as {role}."
             )
         return signer
 
@@ -265,7 +279,7 @@ def processor(
 ) -> Callable[[int, str | Path], Callable[[threading.Event], None]]:
     """What runs a shard on an index until it is told to stop; for a thread of its own."""
     network = deployment.network
-    signer = deployment.signer(ledger.name.lower(), network.identity(ledger).writer)
+    signer, *successors = deployment.signers(ledger.name.lower())
 
     def place(shard: int, index: str | Path) -> Callable[[threading.Event], None]:
         def body(stop: threading.Event) -> None:
@@ -283,6 +297,7 @@ def processor(
                     log=log,
                     index=index,
                     signer=signer,
+                    successors=successors,
                     topics=network.bound_topics(log),
                     clock_us=now_us,
                     figures=None if metrics is None else metrics.of(ledger, shard),
@@ -292,6 +307,7 @@ def processor(
                         ledger,
                         shard,
                         signer=signer,
+                        successors=successors,
                         say=say,
                     ),
                     own_log=own_log,

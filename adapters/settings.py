@@ -23,7 +23,10 @@ FILE_NAME: Final = "network.toml"
 FORMAT: Final = 1
 API_PORT: Final = 7411
 SHARDS_MAX: Final = 4096
-ROLES: Final = ("market", "metering", "settlement", "clock", "watcher", "operator", "attestor")
+#: Those that write a ledger: their key may be followed by others.
+WRITES: Final = ("market", "metering", "settlement")
+ROLES: Final = (*WRITES, "clock", "watcher", "operator", "attestor")
+WRITERS_MAX: Final = 8
 
 
 class SettingsInvalid(Exception):
@@ -93,7 +96,7 @@ class Settings:
     api_host: str
     api_port: int
     chain: ChainSettings
-    keys: Mapping[str, Path]
+    keys: Mapping[str, tuple[Path, ...]]
     evm_key: Path | None
     passphrase_file: Path | None
     index: Path
@@ -104,8 +107,11 @@ class Settings:
         """Where the file is; its paths are relative to it."""
         return self.path.parent
 
-    def key(self, role: str) -> Path:
-        """The key file of a role. Raises ``SettingsInvalid`` where the file names none."""
+    def key_files(self, role: str) -> tuple[Path, ...]:
+        """The key files of a role; of a ledger's writer also those that may follow it.
+
+        Raises ``SettingsInvalid`` where the file names none.
+        """
         found = self.keys.get(role)
         if found is None:
             raise SettingsInvalid(
@@ -138,6 +144,16 @@ class _Table:
             named = {str: "a text", int: "a whole number", dict: "a table"}[kind]
             raise self.wrong(field, f"is {value!r}, and must be {named}.")
         return value
+
+    def texts(self, field: str, most: int) -> tuple[str, ...]:
+        """A text, or a list of up to ``most``; none where it is missing or empty."""
+        self._known.append(field)
+        found = self._rest.pop(field, "")
+        listed = found if isinstance(found, list) else [found]
+        if len(listed) > most or not all(isinstance(each, str) for each in listed):
+            wanted = "a text" if most == 1 else f"a text, or a list of at most {most}"
+            raise self.wrong(field, f"is {found!r}, and must be {wanted}.")
+        return tuple(each for each in listed if each)
 
     def text(self, field: str, default: str | None = None) -> str:
         return cast(str, self.take(field, str, default))
@@ -225,7 +241,7 @@ def load(path: Path) -> Settings:
     keys = root.table("keys")
     evm = keys.text("evm", "") or None
     passphrase = keys.text("passphrase_file", "") or None
-    files = {role: keys.text(role, "") for role in ROLES}
+    files = {role: keys.texts(role, WRITERS_MAX if role in WRITES else 1) for role in ROLES}
     keys.done()
     root.done()
     return Settings(
@@ -237,7 +253,11 @@ def load(path: Path) -> Settings:
         api_host=host,
         api_port=port,
         chain=chain,
-        keys={role: path.parent / name for role, name in files.items() if name},
+        keys={
+            role: tuple(path.parent / name for name in names)
+            for role, names in files.items()
+            if names
+        },
         evm_key=None if evm is None else path.parent / evm,
         passphrase_file=None if passphrase is None else path.parent / passphrase,
         index=index,

@@ -8,7 +8,7 @@ a client sees of them, and send again what was not answered.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,7 +39,7 @@ from domain.lease import (
     RejectLease,
     TopUpLease,
 )
-from domain.ledger import ActivateRules, ChangeParameter
+from domain.ledger import ActivateRules, ChangeParameter, RotateWriter
 from domain.node import (
     Amount,
     AttestationRow,
@@ -120,6 +120,7 @@ class Cast:
         *,
         seed: bytes,
         keys: SystemKeys,
+        writers: Mapping[Ledger, Sequence[Signer]],
         shards: int,
         actor: ActorOf,
         mail: Mail,
@@ -129,6 +130,8 @@ class Cast:
         apart: bool,
     ) -> None:
         """Draw who there is; ``actor`` makes a signer whose records are mailed.
+
+        ``writers`` are the keys to which the operator may give each ledger.
 
         With ``apart`` nothing is changed that decides on telemetry of the same instant, so that
         the state at the end does not depend on which of them a shard reads first.
@@ -140,6 +143,9 @@ class Cast:
         self._now_us = now_us
         self._attestor = actor(keys.attestor)
         self._operator = actor(keys.operator)
+        self._writers = {
+            ledger: [actor(each) for each in signers] for ledger, signers in writers.items()
+        }
         self._stranger = actor(derived_signer(seed, "stranger"))
         self._mail = mail
         self.people: list[Person] = []
@@ -247,7 +253,7 @@ class Cast:
         self._operate()
 
     def _operate(self) -> None:
-        """The operator: parameters within their bounds and beyond, versions of the rules."""
+        """The operator: parameters, also beyond their bounds, versions of the rules, writers."""
         if self._chance(12):
             name, values = self._rng.choice(self._settings)
             value = self._rng.choice(values)
@@ -255,6 +261,12 @@ class Cast:
         if self._chance(15):
             version = self._rng.choice(sorted(RULES))
             self._send(self._operator, ActivateRules(version=version))
+        if self._chance(15):
+            ledger = self._rng.choice(list(Ledger))
+            new = self._rng.choice(self._writers[ledger])
+            proof = b"" if self._chance(5) else new.prove_writer(ledger)
+            command = RotateWriter(ledger=int(ledger), writer=new.key, proof=proof)
+            self._send(self._operator if self._rng.randrange(5) else new, command)
 
     def _chance(self, one_in: int) -> bool:
         return self._rng.randrange(one_in) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from adapters.audit import Diverged, hash_of_states
@@ -35,11 +36,13 @@ def audited(network: Network, log: MemoryLog) -> str:
         raise Violation("the audit is clean", str(diverged)) from diverged
 
 
-def _commits(log: MemoryLog, seat: Seat, laws: Laws) -> list[Counted]:
-    """The counting records of a ledger, read once more from its start."""
+def _commits(log: MemoryLog, seat: Seat, laws: Laws) -> Iterator[tuple[Counted, CommitBody]]:
+    """The counting records of a ledger with what they say, read once more from its start."""
     chain = laws.new_chain(seat)
-    records = log.read(LEDGER_TOPICS[seat[0]], seat[1], 0, max_bytes=_WHOLE).records
-    return [found for found in map(chain.judge, records) if isinstance(found, Counted)]
+    for record in log.read(LEDGER_TOPICS[seat[0]], seat[1], 0, max_bytes=_WHOLE).records:
+        found = chain.judge(record)
+        if isinstance(found, Counted):
+            yield found, laws.body_of(chain, found)
 
 
 def folded(network: Network, log: MemoryLog, laws: Laws) -> tuple[str, Rows]:
@@ -50,8 +53,7 @@ def folded(network: Network, log: MemoryLog, laws: Laws) -> tuple[str, Rows]:
     for seat in network.ledgers():
         states[seat] = DictStates()
         processor = network.processor(*seat, states[seat])
-        for counted in _commits(log, seat, laws):
-            body = network.codec.decode(CommitBody, counted.body)
+        for counted, body in _commits(log, seat, laws):
             processor.adopt(body, counted.parts() or (), states[seat].keep)
             _fold_rows(network, rows, seat, counted.envelope.height, body)
         if isinstance(processor, Market):

@@ -25,6 +25,7 @@ from domain.commit import LEDGER_TOPICS, CommitBody, InputRun, Ledger, RunDigest
 from domain.epoch import EpochCut, Payable, PayablesAdded
 from domain.journal import NOBODY, Place, Purse
 from domain.lease import UsagePosted
+from domain.ledger import WriterRotated
 from projections.following import Position
 from projections.totals import Totals
 
@@ -118,7 +119,7 @@ class Laws:
 
     def look(self) -> None:
         """Read what was written since the last look. Raises ``Violation``."""
-        fresh: list[tuple[_Ledger, Counted]] = []
+        fresh: list[tuple[_Ledger, Counted, CommitBody]] = []
         for ledger in self._ledgers.values():
             topic, shard = LEDGER_TOPICS[ledger.seat[0]], ledger.seat[1]
             if self._log.end(topic, shard) == ledger.next_offset:
@@ -131,13 +132,12 @@ class Laws:
                 except LedgerStopped as stopped:
                     raise Violation("no ledger forks", str(stopped)) from stopped
                 if isinstance(verdict, Counted):
-                    self._count(ledger, verdict)
-                    fresh.append((ledger, verdict))
+                    fresh.append((ledger, verdict, self._count(ledger, verdict)))
             ledger.next_offset = fetched.next_offset
-        for ledger, counted in fresh:
-            self._take(ledger, counted)
+        for ledger, counted, body in fresh:
+            self._take(ledger, counted, body)
 
-    def _count(self, ledger: _Ledger, counted: Counted) -> None:
+    def _count(self, ledger: _Ledger, counted: Counted) -> CommitBody:
         known = ledger.commits()
         height = counted.envelope.height
         before = known[-1][1] if known else bytes(32)
@@ -147,13 +147,22 @@ class Laws:
                 f"{_named(ledger.seat)} has height {height} after {len(known) - 1}",
             )
         known.append((counted.offset, counted.hash))
+        return self.body_of(ledger.chain, counted)
 
-    def _take(self, ledger: _Ledger, counted: Counted) -> None:
+    def body_of(self, chain: ChainReader, counted: Counted) -> CommitBody:
+        """What a commit says; the reader of its ledger follows a new writer."""
+        codec = self._network.codec
+        body = codec.decode(CommitBody, counted.body)
+        for event in map(unpack_event, body.events):
+            if event.schema == codec.number(WriterRotated):
+                chain.writer = codec.decode(WriterRotated, event.payload).writer
+        return body
+
+    def _take(self, ledger: _Ledger, counted: Counted, body: CommitBody) -> None:
         self.commits += 1
         codec = self._network.codec
         if counted.parts() is None:
             _broken("bulk hashes as its envelope says", _named(ledger.seat))
-        body = codec.decode(CommitBody, counted.body)
         height = counted.envelope.height
         if body.time_us < ledger.time_us:
             why = f"{_named(ledger.seat)} {height}: {body.time_us} after {ledger.time_us}"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from domain.commit import LEDGER_TOPICS, InputRun, Ledger
 from domain.key import CommandAnswered, KeyRegistered, KeyRevoked
-from domain.ledger import ParameterChanged, RulesActivated
+from domain.ledger import ParameterChanged, RulesActivated, WriterAppointed, WriterRotated
 from domain.telemetry import KeyAssigned, KeyWithdrawn, TelemetryAccepted, TelemetryRefused
 
 _MARKET: Final = LEDGER_TOPICS[Ledger.MARKET]
@@ -35,6 +35,7 @@ class _Follower:
     settings: list[Setting] = field(default_factory=list)
     assigned: set[bytes] = field(default_factory=set)
     withdrawn: set[bytes] = field(default_factory=set)
+    writers: list[bytes] = field(default_factory=list)
 
 
 class InForce:
@@ -46,6 +47,7 @@ class InForce:
         self._followers: dict[tuple[Ledger, int], _Follower] = {}
         #: With the market's height at which it was decided.
         self._settings: list[tuple[int, Setting]] = []
+        self._appointed: list[tuple[int, int, bytes]] = []
         self._registered: dict[bytes, int] = {}
         self._revoked: dict[bytes, tuple[int, int]] = {}
 
@@ -67,7 +69,10 @@ class InForce:
         for number, event in enumerate(events):
             while consumed and consumed[0].events <= number:
                 own.market_height = consumed.pop(0).height
-            broken = self._follows(own, event, number, len(events))
+            if isinstance(event, WriterRotated):
+                broken = self._written(own, seat[0], event.writer)
+            else:
+                broken = self._follows(own, event, number, len(events))
             if broken is not None:
                 return broken
         if consumed:
@@ -85,6 +90,14 @@ class InForce:
                     self._settings.append((height, (None, event.version)))
                 case ParameterChanged():
                     self._settings.append((height, (event.name, event.value)))
+                case WriterAppointed():
+                    if any(event.writer == writer for _, _, writer in self._appointed):
+                        return TAKEN_OVER, f"{event.writer.hex()[:12]} is to write again"
+                    self._appointed.append((height, event.ledger, event.writer))
+                case WriterRotated():
+                    broken = self._written(own, Ledger.MARKET, event.writer)
+                    if broken is not None:
+                        return broken
                 case KeyRegistered():
                     self._registered[event.key] = height
                 case KeyRevoked():
@@ -99,6 +112,25 @@ class InForce:
                         )
                 case _:
                     pass
+        own.market_height = height
+        return self._writers_complete(own, Ledger.MARKET)
+
+    def _written(self, own: _Follower, ledger: Ledger, writer: bytes) -> tuple[str, str] | None:
+        """Each ledger's writers come in the order in which the market has appointed them."""
+        own.writers.append(writer)
+        said = [key for _, named, key in self._appointed if named == ledger]
+        if own.writers != said[: len(own.writers)]:
+            return TAKEN_OVER, f"{writer.hex()[:12]} writes, and was not appointed next"
+        return None
+
+    def _writers_complete(self, own: _Follower, ledger: Ledger) -> tuple[str, str] | None:
+        due = [
+            key
+            for height, named, key in self._appointed
+            if height <= own.market_height and named == ledger
+        ]
+        if len(own.writers) < len(due):
+            return TAKEN_OVER, f"{due[-1].hex()[:12]} was appointed by height {own.market_height}"
         return None
 
     def _follows(
@@ -155,4 +187,4 @@ class InForce:
         for key, (height, _) in self._revoked.items():
             if height <= own.market_height and key in own.assigned - own.withdrawn:
                 return TAKEN_OVER, f"{key.hex()[:12]} was revoked at {height} and is in force"
-        return None
+        return self._writers_complete(own, ledger)

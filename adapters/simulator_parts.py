@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Table, event, select
 
 from adapters.avro_codec import AvroCodec
 from adapters.bootstrap import Network, verify, worker
-from adapters.embedded import SystemKeys, genesis_of
+from adapters.embedded import SystemKeys, derived_signer, genesis_of
 from adapters.eventsourcing_index import Depth
 from adapters.evm_outbox import Outbox
 from adapters.evm_sender import EvmSender, FeePolicy
@@ -59,6 +59,11 @@ WRITERS: Final = {
     Ledger.MARKET: KEYS.market,
     Ledger.METERING: KEYS.metering,
     Ledger.SETTLEMENT: KEYS.settlement,
+}
+#: Who may write a ledger after the key of the genesis, and whoever comes after that.
+SUCCESSORS: Final = {
+    ledger: tuple(derived_signer(SEED, f"{ledger.name} writer {number}") for number in range(3))
+    for ledger in Ledger
 }
 START_US: Final = 1_767_225_600_000_000
 PARAMETERS: Final = Parameters(
@@ -284,6 +289,7 @@ class WorkerProcess:
                 log=log,
                 index=self.index,
                 signer=WRITERS[self.seat[0]],
+                successors=SUCCESSORS[self.seat[0]],
                 topics=around.network.bound_topics(log),
                 clock_us=around.now_us if broker else None,
                 cut=self._cut,
@@ -298,6 +304,7 @@ class WorkerProcess:
             shard=self.seat[1],
             genesis=self._around.network.hash,
             signer=WRITERS[self.seat[0]],
+            successors=SUCCESSORS[self.seat[0]],
             verify=verify,
             policy=SnapshotPolicy(events=40, seconds=10**9, rest=0),
             say=lambda text: None,

@@ -153,16 +153,20 @@ class SnapshotKeeper:
         shard: int,
         genesis: bytes,
         signer: Signer,
+        successors: Sequence[Signer] = (),
         verify: Verifier,
         policy: SnapshotPolicy,
         say: Callable[[str], None],
     ) -> None:
-        """Keep them in ``folder``; ``say`` gets a sentence for each that is thrown away."""
+        """Keep them in ``folder``; ``say`` gets a sentence for each that is thrown away.
+
+        Those that ``signer`` or one of the ``successors`` signed fit; the last of them signs.
+        """
         self._folder = folder
         self._ledger = ledger
         self._shard = shard
         self._genesis = genesis
-        self._signer = signer
+        self._signers = (signer, *successors)
         self._verify = verify
         self._policy = policy
         self._say = say
@@ -202,7 +206,8 @@ class SnapshotKeeper:
     def _read(self, path: Path) -> bytes:
         header, raw, signature, at = header_of(path)
         expected = self._identity() | {"code": code_fingerprint().hex()}
-        if not self._verify(self._signer.public, _message(raw), signature):
+        message = _message(raw)
+        if not any(self._verify(each.public, message, signature) for each in self._signers):
             raise Unfit("this ledger's writer did not sign it")
         for name, value in expected.items():
             if header.get(name) != value:
@@ -295,7 +300,7 @@ class SnapshotKeeper:
             "sha256": hashlib.sha256(data).hexdigest(),
         }
         raw = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-        signature = self._signer.sign(_message(raw))
+        signature = self._signers[-1].sign(_message(raw))
         path = self._folder / f"{self._stem}{height:012d}{SUFFIX}"
         draft = path.with_suffix(f".{os.getpid()}.new")
         try:

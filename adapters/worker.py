@@ -225,6 +225,7 @@ class Worker:
             run = last.get((reading.source.topic, reading.source.partition))
             if run is not None:
                 self._stand_after(reading, run)
+        self._commits.may_write()
         self._told.recovered(commits=folded, began_ns=began_ns)
         self.recovery = Recovery(
             snapshot_height=before,

@@ -114,6 +114,10 @@ class OwnCommits(Protocol):
         """Records that did not count, as far as this reader has read."""
         ...
 
+    def may_write(self) -> None:
+        """Raises where this worker has no key that writes the next height."""
+        ...
+
     @property
     def written_bytes(self) -> int:
         """Length of all commits that this writer has appended."""

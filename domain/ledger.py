@@ -5,17 +5,35 @@ The first commit (height 0) of every ledger holds ``LogBound`` and ``GenesisReco
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Final, assert_never
 
 from domain.catalogue import Catalogue, How, PriceRow, Revenue
+from domain.commit import Ledger
 from domain.genesis import BOUNDS, Genesis, Parameters, broken_bounds
-from domain.ids import QUANTITY_MAX, AggregateId, Bytes16, PublicKey, derive
+from domain.ids import (
+    QUANTITY_MAX,
+    AggregateId,
+    Bytes16,
+    PublicKey,
+    derive,
+    length_prefixed,
+)
 from domain.invariant import invariant
 from domain.record import record
 from domain.refusal import Refused, code
 
 LEDGER_ID: Final = AggregateId(derive("ledger"))
+_APPOINTMENT_TAG: Final = b"synor-writer/1"
+
+
+def appointment(genesis: bytes, ledger: int, key: bytes) -> bytes:
+    """What a new writer's key signs itself: a ledger given to a key that nobody has is lost.
+
+    ``synor-writer/1``, genesis hash, number of the ledger in one byte, key, each behind its length.
+    """
+    return length_prefixed(_APPOINTMENT_TAG, genesis, ledger.to_bytes(1, "big"), key)
 
 
 @record("synor.ledger.v1.TopicBound")
@@ -52,6 +70,15 @@ class RulesActivated:
     version: Annotated[int, "version of the rules"]
 
 
+@record("synor.ledger.v1.WriterAppointed")
+class WriterAppointed:
+    """The market says who is to write a ledger; each of its shards takes that over by itself."""
+
+    at_us: Annotated[int, "effective time, µs UTC"]
+    ledger: Annotated[int, "1 market, 2 metering (all shards), 3 settlement"]
+    writer: Annotated[PublicKey, "the new writer's key"]
+
+
 @record("synor.ledger.v1.WriterRotated")
 class WriterRotated:
     """From the next height on another key writes this ledger."""
@@ -81,7 +108,13 @@ class PriceRowAdded:
 
 
 LedgerEvent = (
-    LogBound | GenesisRecorded | RulesActivated | WriterRotated | ParameterChanged | PriceRowAdded
+    LogBound
+    | GenesisRecorded
+    | RulesActivated
+    | WriterAppointed
+    | WriterRotated
+    | ParameterChanged
+    | PriceRowAdded
 )
 
 
@@ -122,6 +155,15 @@ class ActivateRules:
     version: Annotated[int, "version of the rules: the one after that in force"]
 
 
+@record("synor.command.v1.RotateWriter")
+class RotateWriter:
+    """The operator gives a ledger to another key, from the height after it has heard of it on."""
+
+    ledger: Annotated[int, "1 market, 2 metering (all shards), 3 settlement"]
+    writer: Annotated[PublicKey, "the new writer's key, which nothing was signed with before"]
+    proof: Annotated[bytes, "the new key's Ed25519 signature that it is to write this ledger"]
+
+
 @record("synor.command.v1.AddPriceRow")
 class AddPriceRow:
     """The operator gives device time that has no list price one, for leases that come (R2.3)."""
@@ -159,6 +201,17 @@ PRICE_ROW_OFF_TICK: Final = code(
 )
 PRICE_LIST_FULL: Final = code(
     327, "price_list_full", "The price list takes no more rows; raise price_rows if it may."
+)
+NO_SUCH_LEDGER: Final = code(
+    328, "no_such_ledger", "Name a ledger by its number: 1 market, 2 metering, 3 settlement."
+)
+WRITER_NOT_NEW: Final = code(
+    329, "writer_not_new", "Make a new key: one that writes or wrote a ledger, or signs, is not it."
+)
+WRITER_NOT_PROVEN: Final = code(
+    331,
+    "writer_not_proven",
+    "Let the new key sign genesis, ledger and itself: synor network rotate-writer does.",
 )
 
 _LETTERS: Final = frozenset("abcdefghijklmnopqrstuvwxyz")
@@ -214,6 +267,23 @@ def decide_activate(
     return RulesActivated(at_us=now_us, version=command.version)
 
 
+def decide_rotate(
+    command: RotateWriter, *, used: bool, proven: Callable[[], bool], now_us: int
+) -> WriterAppointed | Refused:
+    """Another writer for a ledger; ``used`` where its key has had any part in this network.
+
+    A key never writes again: a reader that starts after a rotation knows the writers from there on
+    only, and could take what a former one left behind for a fork.
+    """
+    if command.ledger not in list(Ledger):
+        return Refused(NO_SUCH_LEDGER, str(command.ledger))
+    if used:
+        return Refused(WRITER_NOT_NEW, command.writer.hex())
+    if not proven():
+        return Refused(WRITER_NOT_PROVEN, command.writer.hex())
+    return WriterAppointed(at_us=now_us, ledger=command.ledger, writer=command.writer)
+
+
 def decide_change(
     command: ChangeParameter, parameters: Parameters, *, now_us: int
 ) -> ParameterChanged | Refused:
@@ -255,7 +325,7 @@ def evolve(state: LedgerState | None, event: LedgerEvent) -> LedgerState:
     """What is in force after one more event."""
     now = state or LedgerState()
     match event:
-        case LogBound() | WriterRotated():
+        case LogBound() | WriterAppointed() | WriterRotated():
             return now
         case GenesisRecorded():
             return replace(

@@ -19,6 +19,7 @@ from domain.account import (
     Withdraw,
     deposits_aggregate,
 )
+from domain.commit import Ledger
 from domain.genesis import Role
 from domain.ids import (
     AggregateId,
@@ -35,7 +36,15 @@ from domain.key import (
     key_aggregate,
     possession,
 )
-from domain.ledger import LEDGER_ID, ActivateRules, AddPriceRow, ChangeParameter
+from domain.ledger import (
+    LEDGER_ID,
+    ActivateRules,
+    AddPriceRow,
+    ChangeParameter,
+    RotateWriter,
+    WriterRotated,
+    appointment,
+)
 from domain.node import (
     AttestNodes,
     RegisterNodes,
@@ -252,6 +261,32 @@ def _activate_rules(market: Market, request: Request) -> Refused | Sequence[RowR
     return _emitted(market, LEDGER_ID, said)
 
 
+def _rotate_writer(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
+    refused = role_refused(request, Role.OPERATOR)
+    if refused is not None:
+        return refused
+    command: RotateWriter = request.command
+    new = command.writer
+
+    def proven() -> bool:
+        asked = appointment(market.genesis_hash, command.ledger, new)
+        return market.verify(new, asked, command.proof)
+
+    folds = market.folds
+    said = ledger.decide_rotate(
+        command,
+        used=new in folds.registry.writers or folds.keys.holder(new) is not None,
+        proven=proven,
+        now_us=market.time_us,
+    )
+    if isinstance(said, Refused):
+        return said
+    market.emit(LEDGER_ID, said)
+    if said.ledger == Ledger.MARKET:
+        market.emit(LEDGER_ID, WriterRotated(at_us=market.time_us, writer=new))
+    return ()
+
+
 def _register_provider(market: Market, request: Request) -> Refused | Sequence[RowRefused]:
     refused = role_refused(request, Role.OWNER)
     if refused is not None:
@@ -403,6 +438,7 @@ HANDLERS: Final = {
     ChangeParameter: _change_parameter,
     AddPriceRow: _add_price_row,
     ActivateRules: _activate_rules,
+    RotateWriter: _rotate_writer,
     RegisterProvider: _register_provider,
     RegisterNodes: _register_nodes,
     AttestNodes: _attest_nodes,

@@ -10,11 +10,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from domain.commit import Ledger
 from domain.genesis import Role
 from domain.ids import AggregateId, NodeId, ProviderId, PublicKey, shard_of
 from domain.key import KeyRegistered, KeyRevoked, key_aggregate
 from domain.lease import LeaseEnded, LeaseOpened, LeaseReady
-from domain.ledger import LEDGER_ID, ParameterChanged, PriceRowAdded, RulesActivated
+from domain.ledger import (
+    LEDGER_ID,
+    ParameterChanged,
+    PriceRowAdded,
+    RulesActivated,
+    WriterAppointed,
+    WriterRotated,
+)
 from domain.node import NodeRegistered, NodeRetired
 from domain.provider import provider_of
 from domain.telemetry import (
@@ -105,6 +113,11 @@ def _setting(metering: Metering, event: ParameterChanged | RulesActivated | Pric
     metering.emit(LEDGER_ID, replace(event, at_us=metering.time_us))
 
 
+def _writer(metering: Metering, event: WriterAppointed) -> None:
+    if event.ledger == Ledger.METERING:
+        metering.emit(LEDGER_ID, WriterRotated(at_us=metering.time_us, writer=event.writer))
+
+
 #: By kind of market event; a reader need not decode others.
 LEARN: Final[Mapping[type[Any], Callable[[Metering, Any], None]]] = {
     NodeRegistered: _node,
@@ -117,4 +130,5 @@ LEARN: Final[Mapping[type[Any], Callable[[Metering, Any], None]]] = {
     ParameterChanged: _setting,
     RulesActivated: _setting,
     PriceRowAdded: _setting,
+    WriterAppointed: _writer,
 }

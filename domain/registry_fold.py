@@ -11,7 +11,7 @@ from domain.account import AccountAdmitted, AccountOpened, DepositCredited, Paye
 from domain.catalogue import Catalogue
 from domain.genesis import Genesis
 from domain.ids import AccountId, Hash32, NodeId, ProviderId, PublicKey
-from domain.ledger import ParameterChanged, PriceRowAdded, changed
+from domain.ledger import ParameterChanged, PriceRowAdded, WriterAppointed, changed
 from domain.node import NodeAttested, NodeRegistered, NodeRetired, leaf
 from domain.provider import Commitment, ProviderAdmitted, ProviderRegistered
 
@@ -69,6 +69,10 @@ class RegistryFold:
         self._devices: dict[Hash32, NodeId] = {}
         self._identities: dict[NodeId, tuple[Hash32, ...]] = {}
         self.catalogue = Catalogue(genesis.catalogue, genesis.shares)
+        #: Every key that writes or ever wrote a ledger.
+        self.writers: dict[PublicKey, None] = dict.fromkeys(
+            (genesis.market_writer, genesis.metering_writer, genesis.settlement_writer)
+        )
         self.last_deposit = (-1, -1)
         self.deposited_nano = 0
 
@@ -136,6 +140,9 @@ class RegistryFold:
     def _price_row_added(self, event: PriceRowAdded) -> None:
         self.catalogue = ledger.extended(self.catalogue, self._genesis, event)
 
+    def _writer_appointed(self, event: WriterAppointed) -> None:
+        self.writers[event.writer] = None
+
     def _provider_registered(self, event: ProviderRegistered) -> None:
         self._by_account[event.account] = event.provider
         self._providers[event.provider] = ProviderFacts(
@@ -198,6 +205,7 @@ _FOLLOW: Final[Mapping[type[Any], Callable[[RegistryFold, Any], None]]] = {
     DepositCredited: RegistryFold._deposit_credited,
     ParameterChanged: RegistryFold._parameter_changed,
     PriceRowAdded: RegistryFold._price_row_added,
+    WriterAppointed: RegistryFold._writer_appointed,
     ProviderRegistered: RegistryFold._provider_registered,
     ProviderAdmitted: RegistryFold._provider_admitted,
     NodeRegistered: RegistryFold._node_registered,

@@ -28,7 +28,14 @@ from domain.epoch import EpochAnchored, EpochCut, Payable, PayablesAdded
 from domain.genesis import Genesis
 from domain.ids import AggregateId, Hash32, Wide
 from domain.invariant import invariant
-from domain.ledger import LEDGER_ID, GenesisRecorded, LogBound, RulesActivated
+from domain.ledger import (
+    LEDGER_ID,
+    GenesisRecorded,
+    LogBound,
+    RulesActivated,
+    WriterAppointed,
+    WriterRotated,
+)
 from domain.merkle import leaf_hash, root_of
 from domain.ports import LogRecord
 from domain.processor import ForeignCommit, Processor, Source, States
@@ -83,6 +90,7 @@ EVOLVE: Final[Mapping[type[Any], Callable[[Any, Any], Any]]] = {
     LogBound: _nothing_held,
     GenesisRecorded: _nothing_held,
     RulesActivated: _nothing_held,
+    WriterRotated: _nothing_held,
 }
 
 
@@ -158,7 +166,7 @@ class Settlement(Processor):
         invariant(False, "settlement sets no deadline")
 
     def learn(self, commit: ForeignCommit, aggregate: bytes, event: Any) -> None:
-        """An epoch was cut, its checkpoint was seen on L1, or rules were activated."""
+        """An epoch was cut, its checkpoint was seen on L1; rules or a writer are new."""
         if isinstance(event, PayablesAdded):
             self.emit(
                 CHECKPOINTS,
@@ -180,6 +188,8 @@ class Settlement(Processor):
             )
         elif isinstance(event, RulesActivated):
             self.emit(LEDGER_ID, replace(event, at_us=self.time_us))
+        elif isinstance(event, WriterAppointed) and event.ledger == Ledger.SETTLEMENT:
+            self.emit(LEDGER_ID, WriterRotated(at_us=self.time_us, writer=event.writer))
 
     def apply(self, aggregate: AggregateId, event: Any, bulk: bytes | None) -> None:
         """Keep the leaves of the payout tree."""
@@ -293,4 +303,5 @@ LEARNED: Final[tuple[type[Any], ...]] = (
     EpochCut,
     EpochAnchored,
     RulesActivated,
+    WriterAppointed,
 )

@@ -124,6 +124,10 @@ class Running:
             self.kill()
             raise
 
+    def ended(self, within_s: float) -> int:
+        """Its exit code, once it has ended by itself."""
+        return self._process.wait(timeout=within_s)
+
     def kill(self) -> None:
         """End it with no chance to clean up."""
         if self._process.poll() is None:

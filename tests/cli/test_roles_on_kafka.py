@@ -111,6 +111,6 @@ def test_a_role_with_the_key_of_another_or_without_brokers_says_so(tmp_path: Pat
     path = folder / settings.FILE_NAME
     path.write_text(path.read_text().replace("keys/market.pem", "keys/clock.pem"))
     swapped = synor("work", "market", "--network", folder)
-    assert (swapped.code, "act as market" in swapped.err) == (2, True)
+    assert (swapped.code, "act as clock, not as market" in swapped.err) == (2, True)
     unreachable = synor("topics", "check", "--network", folder)
     assert (unreachable.code, "127.0.0.1:1" in unreachable.err) == (3, True)

@@ -47,10 +47,18 @@ def test_a_whole_file_is_read_with_paths_relative_to_it(tmp_path: Path) -> None:
     assert found.chain.kind is ChainKind.RPC
     assert found.chain.confirmations == 12
     assert found.genesis == tmp_path / "genesis.avro"
-    assert found.key("market") == tmp_path / "keys/market.pem"
+    assert found.key_files("market") == (tmp_path / "keys/market.pem",)
     assert found.read_model == f"sqlite:///{tmp_path / 'read.db'}"
     with pytest.raises(SettingsInvalid, match="clock"):
-        found.key("clock")
+        found.key_files("clock")
+
+
+def test_who_writes_a_ledger_may_have_followers_in_the_file(tmp_path: Path) -> None:
+    """In their order; an empty name is none."""
+    listed = WHOLE.replace('"keys/market.pem"', '["keys/market.pem", "", "keys/2.pem"]')
+    (tmp_path / settings.FILE_NAME).write_text(listed)
+    found = settings.load(tmp_path).key_files("market")
+    assert found == (tmp_path / "keys/market.pem", tmp_path / "keys/2.pem")
 
 
 @pytest.mark.parametrize(
@@ -69,6 +77,9 @@ def test_a_whole_file_is_read_with_paths_relative_to_it(tmp_path: Path) -> None:
         ("confirmations = 12", "", "confirmations or tag"),
         ("confirmations = 12", 'confirmations = 12\ntag = "safe"', "not both"),
         ('market = "keys/market.pem"', 'markt = "x"', "is market meant"),
+        ('market = "keys/market.pem"', 'clock = ["a", "b"]', "clock is .* must be a text"),
+        ('"keys/market.pem"', '["a", 1]', "a list of at most 8"),
+        ('"keys/market.pem"', str([str(n) for n in range(9)]), "a list of at most 8"),
         ("[keys]", "[keys", "no TOML"),
     ],
 )

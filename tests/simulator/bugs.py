@@ -24,7 +24,7 @@ from domain.commit import CommitHeader, InputRun, body_of, parse
 from domain.gate import Sequences
 from domain.ids import Wide
 from domain.key import KeyRegistered, KeyRevoked
-from domain.ledger import ParameterChanged, RulesActivated
+from domain.ledger import ParameterChanged, RulesActivated, WriterAppointed
 from domain.market_folds import Holder, Keys
 from domain.metering import FOLD
 from domain.metering_market import LEARN
@@ -241,6 +241,12 @@ BUGS = (
         frozenset({TAKEN_OVER}),
         40,
         [_deaf_to(RulesActivated)],
+    ),
+    Bug(
+        "a shard that does not hear who is to write it",
+        frozenset({TAKEN_OVER}),
+        40,
+        [_deaf_to(WriterAppointed)],
     ),
     Bug(
         "a step that goes on after it has activated rules",

@@ -26,7 +26,7 @@ RUNS = 10_000 if LONG else 200
 SPAN = 1_000 if LONG else 200
 #: Kinds of events that come of what nobody in a simulated market does, or of what is too long.
 NEVER = {
-    *("AccountAdmitted", "PayeeSet", "PriceRowAdded", "ReclaimAnnounced", "WriterRotated"),
+    *("AccountAdmitted", "PayeeSet", "PriceRowAdded", "ReclaimAnnounced"),
     *("NodeRetired", "NodeWithdrawn", "PayablesAdded", "PayoutsAdded", "StakeReleased"),
     *("FillsAdded", "PotPartDivided"),
 }

@@ -99,6 +99,16 @@ ROLES: Final[Mapping[str, Role]] = {
 }
 
 
+def _group(role: Role) -> ResourcePattern:
+    """The groups that a role's workers may join: a prefix."""
+    return ResourcePattern(
+        ResourceType.GROUP, role.group.removesuffix("*"), ACLResourcePatternType.PREFIXED
+    )
+
+
+_GROUPS: Final = tuple(_group(role) for role in ROLES.values() if role.group)
+
+
 def named(user: str) -> str:
     """A user as Kafka names it in an ACL."""
     return user if user.startswith("User:") else f"User:{user}"
@@ -127,10 +137,7 @@ def _of(role: Role, user: str) -> Iterable[ACL]:
         for topic in topics:
             yield _allow(user, operation, ResourcePattern(ResourceType.TOPIC, topic))
     if role.group:
-        pattern = ResourcePattern(
-            ResourceType.GROUP, role.group.removesuffix("*"), ACLResourcePatternType.PREFIXED
-        )
-        yield _allow(user, ACLOperation.READ, pattern)
+        yield _allow(user, ACLOperation.READ, _group(role))
     if role.cluster:
         for operation in (ACLOperation.DESCRIBE, ACLOperation.DESCRIBE_CONFIGS):
             yield _allow(user, operation, ResourcePattern(ResourceType.CLUSTER, _CLUSTER))
@@ -237,13 +244,16 @@ def _matters(acl: ACL, wanted: set[ACL]) -> bool:
     if acl.permission_type is ACLPermissionType.DENY:
         return any(
             acl.principal in (other.principal, "User:*")
-            and acl.operation in (other.operation, ACLOperation.ALL)
+            and acl.operation in (other.operation, ACLOperation.ALL, *_needs(other.operation))
             and _touches(acl.resource_pattern, other.resource_pattern)
             for other in wanted
         )
     kind = acl.resource_pattern.resource_type
     if kind is ResourceType.CLUSTER:
         return True
+    if kind is ResourceType.GROUP:
+        # Who is in a group of workers can be given shards, and let them lie.
+        return any(_meet(acl.resource_pattern, other) for other in _GROUPS)
     return kind is ResourceType.TOPIC and any(
         _touches(acl.resource_pattern, ResourcePattern(ResourceType.TOPIC, topic))
         for topic in TOPICS
@@ -256,6 +266,21 @@ def _touches(pattern: ResourcePattern, other: ResourcePattern) -> bool:
     if pattern.pattern_type is ACLResourcePatternType.PREFIXED:
         return bool(other.resource_name.startswith(pattern.resource_name))
     return pattern.resource_name in ("*", other.resource_name)
+
+
+def _needs(operation: ACLOperation) -> tuple[ACLOperation, ...]:
+    """What the brokers imply by an operation, and whose denial takes that away too."""
+    if operation in (ACLOperation.READ, ACLOperation.WRITE):
+        return (ACLOperation.DESCRIBE,)
+    return ()
+
+
+def _meet(pattern: ResourcePattern, group: ResourcePattern) -> bool:
+    """Whether a pattern has a name in common with a role's groups, which are a prefix."""
+    name, prefix = pattern.resource_name, group.resource_name
+    if pattern.pattern_type is ACLResourcePatternType.PREFIXED:
+        return bool(name.startswith(prefix) or prefix.startswith(name))
+    return name == "*" or bool(name.startswith(prefix))
 
 
 def _shown(acl: ACL) -> str:

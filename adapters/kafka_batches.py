@@ -12,7 +12,7 @@ from typing import Final
 
 from kafka.record.util import calc_crc32c, decode_varint
 
-from adapters.kafka_codecs import INFLATED_MAX, CannotInflate, inflate
+from adapters.kafka_codecs import INFLATED_MAX, RECORDS_MAX, CannotInflate, inflate
 from domain.ports import LogError, LogRecord, SettingsRefused
 
 # Base offset, length, leader epoch, magic, CRC, attributes, last offset delta, first and last time,
@@ -101,6 +101,8 @@ def _inflated(
     Brokers read some things that our codecs do not, and inflate anything. That is a sender's doing
     and must stop nobody: such a batch is one empty record, which is refused and counted as noise.
     """
+    if count > RECORDS_MAX:
+        return [(base, b"")], 0
     try:
         whole = inflate(codec, data)
         return list(_values(memoryview(whole), 0, len(whole), base, count)), len(whole)

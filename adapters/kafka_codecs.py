@@ -17,6 +17,8 @@ import zstandard
 
 #: Twice what the largest record takes.
 INFLATED_MAX: Final = 16 << 20
+#: In a compressed batch: an empty record is a bit there, and a hundred bytes of memory here.
+RECORDS_MAX: Final = 1 << 16
 
 # What xerial's Snappy for Java puts before its blocks, each of which has a length of four bytes.
 _XERIAL: Final = b"\x82SNAPPY\x00"

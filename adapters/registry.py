@@ -23,7 +23,7 @@ from starlette.routing import Route
 from domain import outside_json
 from domain.commit import COMMANDS_TOPIC, TELEMETRY_TOPIC
 from domain.signed import Signed
-from schemas.compatibility import INPUTS, unreadable
+from schemas.compatibility import INPUTS, TooIntricate, unreadable
 from schemas.derive import fingerprint
 from schemas.lock import FOLDER, committed
 
@@ -222,9 +222,12 @@ async def _register(request: Request) -> Any:
 
 async def _compatible(request: Request) -> Any:
     known, schema = _subject(request), await _posted(request)
-    found = unreadable(reader=known.schema, writer=schema)
-    if INPUTS.match(known.name) is None:
-        found += unreadable(reader=schema, writer=known.schema)
+    try:
+        found = unreadable(reader=known.schema, writer=schema)
+        if INPUTS.match(known.name) is None:
+            found += unreadable(reader=schema, writer=known.schema)
+    except TooIntricate:
+        raise Wrong(422, _NO_AVRO, "The schema is too intricate to be compared.") from None
     if request.query_params.get("verbose") == "true":
         return {"is_compatible": not found, "messages": found}
     return {"is_compatible": not found}

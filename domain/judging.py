@@ -116,7 +116,10 @@ TELEMETRY: Final = (
     *_FRAMES,
     Stage(
         name="shard",
-        judges="whether each listed node is of this shard",
+        judges=(
+            "whether each listed node is of this shard; where none is the batch is only counted, "
+            "and its number stays free"
+        ),
         codes=(WRONG_SHARD,),
         answered=True,
     ),

@@ -20,7 +20,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-from schemas.derive import Json
+from schemas.derive import Json, fingerprint
 
 HISTORY: Final = Path(__file__).parent / "history"
 #: Full names of inputs; all others are events or stand in ledgers.
@@ -35,6 +35,8 @@ _PROMOTED: Final[Mapping[str, tuple[str, ...]]] = {
     "bytes": ("string",),
 }
 _NAMED: Final = ("record", "enum", "fixed")
+#: A fraction of a second; the largest record of ours takes some hundred.
+_COMPARISONS_MAX: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +60,22 @@ def broken(current: Mapping[str, Json], history: Mapping[str, Mapping[str, Json]
         if not inputs:
             for why in unreadable(reader=newer.schema, writer=older.schema):
                 yield f"{older.name} cannot be read as {newer.name}: {why}"
+
+
+def reshaped(
+    current: Mapping[str, Json], history: Mapping[str, Mapping[str, Json]]
+) -> Iterator[str]:
+    """What a release has under a full name that is another record now, or none, a sentence each.
+
+    Stricter than ``broken``: our codec reads a full name by its one shape and resolves nothing, so
+    even two fields that change places would be read as each other.
+    """
+    for release, schemas in history.items():
+        for name, schema in schemas.items():
+            if name not in current:
+                yield f"{name} of release {release} is gone; its ledgers could not be read"
+            elif fingerprint(schema) != fingerprint(current[name]):
+                yield f"{name} is not what it was in release {release}; declare a new full name"
 
 
 def released() -> dict[str, dict[str, Json]]:
@@ -87,8 +105,15 @@ def _pairs(
                 yield older, newer
 
 
+class TooIntricate(ValueError):
+    """Schemas whose comparison would take more than schemas of people ever do."""
+
+
 def unreadable(*, reader: Json, writer: Json) -> list[str]:
-    """Why data of ``writer`` cannot be read with ``reader``; empty where it can."""
+    """Why data of ``writer`` cannot be read with ``reader``; empty where it can.
+
+    Raises ``TooIntricate`` after a bounded amount of work: a schema may be a stranger's.
+    """
     return _Resolution(reader, writer).run()
 
 
@@ -99,12 +124,17 @@ class _Resolution:
         self._reader, self._writer = reader, writer
         self._readers = _definitions(reader)
         self._writers = _definitions(writer)
-        self._under_way: set[tuple[str, str]] = set()
+        #: By a pair of records: what was found, nothing yet while it is under way.
+        self._found: dict[tuple[int, int], list[str]] = {}
+        self._left = _COMPARISONS_MAX
 
     def run(self) -> list[str]:
         return self._compare(self._reader, self._writer, "")
 
     def _compare(self, reader: Json, writer: Json, path: str) -> list[str]:
+        self._left -= 1
+        if self._left < 0:
+            raise TooIntricate("these schemas take too long to compare")
         reader, writer = self._named(reader, self._readers), self._named(writer, self._writers)
         if isinstance(writer, list):
             return [why for branch in writer for why in self._compare(reader, branch, path)]
@@ -151,10 +181,10 @@ class _Resolution:
         return [_at(path, f"{more} is no symbol of it; give the enum a default, or a new field")]
 
     def _fields(self, reader: Any, writer: Any, path: str) -> list[str]:
-        pair = json.dumps(reader, sort_keys=True), json.dumps(writer, sort_keys=True)
-        if pair in self._under_way:
-            return []
-        self._under_way.add(pair)
+        pair = id(reader), id(writer)
+        if pair in self._found:
+            return self._found[pair]
+        self._found[pair] = []
         written = {field["name"]: field for field in writer["fields"]}
         found: list[str] = []
         for field in reader["fields"]:
@@ -167,8 +197,9 @@ class _Resolution:
                 found.append(
                     _at(where, "is not in what is read, and has no default; give it a default")
                 )
-        self._under_way.discard(pair)
-        return found
+        # Once each: a record that another names twice would else double them at every level.
+        self._found[pair] = list(dict.fromkeys(found))
+        return self._found[pair]
 
     @staticmethod
     def _named(schema: Json, known: Mapping[str, Json]) -> Any:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.compatibility import broken, released
+from schemas.compatibility import broken, released, reshaped
 from schemas.derive import Json, Underivable, Widths, fingerprint, schema_of
 from schemas.lock import FOLDER, LOCK_FILE, Frozen, Lock, committed
 
@@ -77,7 +77,8 @@ def main(records: Mapping[str, type[Any]], widths: Widths, arguments: Sequence[s
     except (Underivable, Frozen) as reason:
         print(f"schemas: {reason}", file=sys.stderr)
         return 1
-    incompatible = [*broken(schemas, released())]
+    history = released()
+    incompatible = [*broken(schemas, history), *reshaped(schemas, history)]
     for why in incompatible:
         print(f"schemas: {why}", file=sys.stderr)
     if incompatible and not lock.released:

@@ -284,7 +284,7 @@ def test_reading_never_writes() -> None:
         reader = ledger.recorder(signer=None)
         assert len(reader.select_notifications(None, 10)) == 5
         assert reader.select_events(aggregate(3))
-        with pytest.raises(OperationalError, match="the writer of .* is the key"):
+        with pytest.raises(OperationalError, match=r"the writer of .* is the key"):
             reader.insert_events([event(9)])
     assert log.end(ledger.topic, 0) == end
     assert writer.insert_events([event(5)], header=HEADER) == [6]
@@ -302,7 +302,7 @@ def test_a_rotated_key_writes_from_the_next_height_on_and_the_old_one_no_more() 
     rotation = codec().encode(WriterRotated(at_us=1, writer=new.public))
     rotated = StoredEvent(UUID(bytes=LEDGER_ID), 1, "synor.ledger.v1.WriterRotated", rotation)
     old_recorder.insert_events([rotated], header=HEADER)
-    with pytest.raises(OperationalError, match="the writer of .* is the key"):
+    with pytest.raises(OperationalError, match=r"the writer of .* is the key"):
         old_recorder.insert_events([], header=HEADER)
     new_recorder.catch_up()
     new_recorder.insert_events([], header=HEADER)

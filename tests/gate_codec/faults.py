@@ -199,7 +199,7 @@ TELEMETRY: Final = (
         "kind",
         ("command among telemetry", WRONG_KIND, _set(payload=SetPayee(payee=Address(bytes(20))))),
     ),
-    *_rows("shard", ("wrong shard", WRONG_SHARD, _listed(ELSEWHERE))),
+    *_rows("shard", ("wrong shard", WRONG_SHARD, _batch(nodes=(NODE, ELSEWHERE)))),
     *_NUMBERS,
     *_rows("nodes", ("no node", NO_NODE, _batch(nodes=()))),
     *_rows("known", ("node of nobody", UNKNOWN_NODE, _listed(NOBODYS))),

@@ -117,7 +117,7 @@ def test_a_batch_for_another_shard_under_a_refused_number_is_counted(place: dict
 def test_a_number_that_was_refused_for_its_shard_is_used_up() -> None:
     """Other content under it, for the right shard, is in conflict; the next number goes."""
     gate = TelemetryGate()
-    assert gate.take(gate.right(payload=batch([ELSEWHERE])).bytes()).answers
+    assert gate.take(gate.right(payload=batch([NODE, ELSEWHERE])).bytes()).answers
     assert gate.take(gate.right().bytes()).counted == {208: 1}
     (accepted,) = (
         event
@@ -125,6 +125,27 @@ def test_a_number_that_was_refused_for_its_shard_is_used_up() -> None:
         if isinstance(event, TelemetryAccepted)
     )
     assert accepted.number == FRESH + 1
+
+
+@pytest.mark.parametrize("session", [NOW, NOW + 1], ids=["the session", "a later session"])
+def test_a_copy_of_a_batch_for_another_shard_takes_no_number_here(session: int) -> None:
+    """Whoever copies what a gateway signed for elsewhere, far ahead or in other sessions, is noise.
+
+    Before and after a restart the signer's own next batch is accepted as if there were no copies.
+    """
+    gate = TelemetryGate()
+    for restart in (False, True):
+        if restart:
+            gate.restart()
+        for ahead in (0, 1, 63, 64, 1000):
+            copied = gate.right(
+                payload=batch([ELSEWHERE, ELSEWHERE]), number=FRESH + ahead, session=session
+            )
+            taken = gate.take(copied.bytes())
+            assert (taken.events, taken.counted) == ((), {WRONG_SHARD.number: 1})
+    own = gate.take(gate.right().bytes())
+    assert [type(event) for event in own.events if hasattr(event, "rows")] == [TelemetryAccepted]
+    assert own.counted == {}
 
 
 def test_a_node_of_nobody_does_not_hide_one_of_another_shard() -> None:

@@ -246,11 +246,11 @@ def test_a_batch_is_refused_as_a_whole_once_and_for_ever(payload: Any, code: Any
 
 
 def test_a_batch_for_another_shard_is_told_the_right_one() -> None:
-    """Design 2: nodes of one shard, else wrong_shard names the right one."""
+    """Design 2: nodes of one shard, else wrong_shard names the right one, if it is ours to say."""
     shard = Shard(PARAMETERS, shard=0, shards=4)
     shard.learn(market(1, gateway_registered(), node_registered(node_of(1, 0, 4))))
     stranger = node_of(1, 3, 4)
-    (event,) = shard.send(5, batch([stranger]))
+    (event,) = shard.send(5, batch([node_of(1, 0, 4), stranger]))
     assert isinstance(event, TelemetryRefused)
     assert event.code == WRONG_SHARD.number
     assert event.detail.endswith("shard 3")

@@ -21,7 +21,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
 from adapters.kafka_batches import parse_batches
-from adapters.kafka_codecs import INFLATED_MAX
+from adapters.kafka_codecs import INFLATED_MAX, RECORDS_MAX
 from adapters.kafka_fetch import VERSION, fetch_answer
 from domain.ports import LogError
 
@@ -150,6 +150,21 @@ def test_a_batch_that_inflates_beyond_any_sense_is_one_record_without_a_value(
     assert after == 5
     assert parse_batches("t/0", data, 43)[0][-1].value == b"after it"
     assert peak < 4 * INFLATED_MAX
+
+
+@pytest.mark.parametrize(("codec", "pack"), PACKERS)
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_batch_of_more_records_than_any_sender_has_is_one_without_a_value(
+    codec: int, pack: Packer, over: int
+) -> None:
+    """However small they are: each costs more here than there."""
+    bomb = packed(3, [(None, b"", [])] * (RECORDS_MAX + over), codec, pack)
+    data = memoryview(bytes(bomb) + batch_of(3 + RECORDS_MAX + over, [(None, b"after", [])]))
+    found, after = parse_batches("t/0", data, 3)
+    assert (found[0].offset, found[0].value) == (3, b"")
+    assert (found[-1].offset, found[-1].value) == (3 + RECORDS_MAX + over, b"after")
+    assert len(found) == (2 if over else RECORDS_MAX + 1)
+    assert after == 4 + RECORDS_MAX + over
 
 
 def _xerial_of_large_blocks(data: bytes) -> bytes:

@@ -135,6 +135,7 @@ def test_the_command_writes_checks_and_removes(
     monkeypatch.setattr(write, "FOLDER", tmp_path)
     monkeypatch.setattr(write, "LOCK_FILE", tmp_path / "lock.json")
     monkeypatch.setattr(write, "committed", lambda: Lock(released=False, entries={}))
+    monkeypatch.setattr(write, "released", dict)
     records: dict[str, type[Any]] = {"test.v1.Part": samples.Part}
     (tmp_path / "test.v1.Gone.avsc").write_text("{}")
     assert write.main(records, WIDTHS, ["--check"]) == 1

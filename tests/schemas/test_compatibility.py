@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from adapters.avro_codec import WIDTHS, declared
 from schemas import write
-from schemas.compatibility import broken, released, unreadable
+from schemas.compatibility import TooIntricate, broken, released, reshaped, unreadable
 
 LEASE: dict[str, Any] = {
     "type": "record",
@@ -176,7 +176,50 @@ def test_a_released_record_is_held_against_what_it_was() -> None:
     assert said.startswith(f"{event} cannot be read as {event} of release 1: rate: ")
 
 
+def test_a_released_record_keeps_its_shape_to_the_bit() -> None:
+    """What Avro would resolve, our codec would read as something else; words may change."""
+    event = "synor.lease.v1.LeaseOpened"
+    swapped = {**LEASE, "fields": [*reversed(LEASE["fields"])]}
+    assert [*broken({event: swapped}, {"1": {event: LEASE}})] == []
+    (said,) = reshaped({event: swapped}, {"1": {event: LEASE}})
+    assert said == f"{event} is not what it was in release 1; declare a new full name"
+    (said,) = reshaped({event: changed("field with a default")}, {"1": {event: LEASE}})
+    assert "is not what it was" in said
+    (said,) = reshaped({}, {"1": {event: LEASE}})
+    assert said.startswith(f"{event} of release 1 is gone")
+    reworded = {**LEASE, "doc": "other words"}
+    assert [*reshaped({event: reworded, "synor.lease.v2.New": LEASE}, {"1": {event: LEASE}})] == []
+
+
+def sharing(depth: int) -> Any:
+    """A short schema whose records each name the next one twice."""
+    schema: Any = "long"
+    for level in range(depth):
+        name = f"R{level}"
+        again = "long" if schema == "long" else f"R{level - 1}"
+        fields = [{"name": "a", "type": schema}, {"name": "b", "type": again}]
+        schema = {"type": "record", "name": name, "fields": fields}
+    return schema
+
+
+def test_what_is_named_twice_is_compared_once() -> None:
+    """Else the work doubles with every level of a schema that a stranger may send."""
+    assert unreadable(reader=sharing(60), writer=sharing(60)) == []
+    other = json.loads(json.dumps(sharing(60)).replace('"long"', '"string"'))
+    said = unreadable(reader=sharing(60), writer=other)
+    assert said
+    assert len(said) <= 4
+
+
+def test_a_comparison_that_would_take_for_ever_is_given_up() -> None:
+    """A union in a union's branch, and so on, is no schema of people."""
+    wide: Any = ["null", *({"type": "array", "items": "long"} for _ in range(200))]
+    with pytest.raises(TooIntricate):
+        unreadable(reader=wide, writer=[{"type": "array", "items": wide} for _ in range(200)])
+
+
 def test_the_schemas_of_this_checkout_are_compatible_with_all_before_them() -> None:
     """`scripts/schemas --check` says the same."""
     current = write.derived(declared(), WIDTHS)
     assert [*broken(current, released())] == []
+    assert [*reshaped(current, released())] == []

@@ -92,13 +92,20 @@ def test_the_check_names_what_is_granted_beyond_the_table_and_what_is_missing(
     options = settings.load(town.network).log.security.options(roles.ADMIN)
     admin = KafkaAdminClient(bootstrap_servers=town.brokers, **options)
 
-    def acl(user: str, operation: ACLOperation, topic: str) -> ACL:
-        pattern = ResourcePattern(ResourceType.TOPIC, topic)
-        return ACL(f"User:{user}", "*", operation, ACLPermissionType.ALLOW, pattern)
+    def acl(
+        user: str,
+        operation: ACLOperation,
+        name: str,
+        permission: ACLPermissionType = ACLPermissionType.ALLOW,
+        kind: ResourceType = ResourceType.TOPIC,
+    ) -> ACL:
+        return ACL(f"User:{user}", "*", operation, permission, ResourcePattern(kind, name))
 
     extra = [
         acl("synor-fleet", ACLOperation.WRITE, MARKET),
         acl("*", ACLOperation.READ, "*"),
+        acl("synor-fleet", ACLOperation.ALL, "*", kind=ResourceType.GROUP),
+        acl("synor-fleet", ACLOperation.DESCRIBE, TELEMETRY_TOPIC, ACLPermissionType.DENY),
     ]
     needed = [acl("synor-clock", ACLOperation.WRITE, TELEMETRY_TOPIC)]
     with closing(admin):
@@ -112,6 +119,8 @@ def test_the_check_names_what_is_granted_beyond_the_table_and_what_is_missing(
         said = until(complaints)
         assert f"User:synor-fleet may write on topic {MARKET}, which no role" in said
         assert "User:* may read on topic *, which no role" in said
+        assert "User:synor-fleet may all on group *, which no role" in said
+        assert f"User:synor-fleet is denied describe on topic {TELEMETRY_TOPIC}" in said
         assert f"User:synor-clock lacks write on topic {TELEMETRY_TOPIC}." in said
         admin.delete_acls(extra)
         admin.create_acls(needed)

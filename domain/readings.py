@@ -257,11 +257,17 @@ class PlainReadings:
         """Limits are computed anew for each row."""
 
     def judge(self, batch: Batch, nodes: Sequence[int], key: int, at: Moment) -> Judged:
+        codes, contradiction = self.codes(batch, nodes, key, at)
+        refused = [row for row, code in enumerate(codes) if code is not None]
+        return Judged(bitmap(len(codes), refused), contradiction)
+
+    def codes(
+        self, batch: Batch, nodes: Sequence[int], key: int, at: Moment
+    ) -> tuple[list[Code | None], Contradiction | None]:
+        """Why each row is refused, None where it counts; and the first contradiction."""
         shared: _InBatch[Batch] = _InBatch(frozenset(nodes), key, at)
-        refused = [
-            row for row in range(len(batch.lease)) if self.judge_row(batch, row, shared) is not None
-        ]
-        return Judged(bitmap(len(batch.lease), refused), shared.contradiction)
+        codes = [self.judge_row(batch, row, shared) for row in range(len(batch.lease))]
+        return codes, shared.contradiction
 
     def judge_row(self, batch: Batch, row: int, shared: _InBatch[Batch]) -> Code | None:
         """Why a row is refused, or None where it counts."""

@@ -7,6 +7,7 @@ operator asks: `synor topics check`.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import uuid
@@ -20,9 +21,11 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
+from adapters.actor import Actor
 from adapters.audit import Diverged
 from adapters.bootstrap import audit, create_topics
 from adapters.cli_failures import REMEDIES
+from adapters.ed25519 import Signer
 from adapters.eventsourcing_index import Depth
 from adapters.kafka_broker import KafkaBroker
 from adapters.kafka_log import KafkaLog
@@ -31,6 +34,7 @@ from adapters.read_model import ReadModel
 from adapters.roles_check import made_again
 from adapters.roles_follow import projector_of
 from adapters.worker import Worker
+from domain.account import AccountOpened, OpenAccount
 from domain.chain import LedgerStopped
 from domain.commit import (
     COMMANDS_TOPIC,
@@ -44,6 +48,7 @@ from domain.commit import (
     parse,
     seal,
 )
+from domain.ids import Address, account_of
 from domain.ledger import LogBound
 from tests.audit.forge import flipped
 from tests.cli.commands import Said, synor
@@ -492,3 +497,32 @@ def test_foreign_transactions_on_every_topic_do_no_harm(
             test=TEST,
         )
     )
+
+
+def test_what_an_aborted_transaction_has_sent_counts_as_if_it_were_committed(town: Town) -> None:
+    """Inputs are read as they stand: nobody takes back what is on the log, and all agree on it."""
+    town.live(3)
+    signer = Signer(hashlib.sha256(b"who aborts").digest())
+    actor = Actor(
+        log=town.log,
+        codec=network().codec,
+        genesis_hash=network().hash,
+        signer=signer,
+        session_us=network().genesis.start_us,
+    )
+    foreign = KafkaProducer(
+        bootstrap_servers=town.broker.bootstrap, transactional_id=f"foreign-{uuid.uuid4().hex}"
+    )
+    with closing(foreign):
+        foreign.init_transactions()
+        foreign.begin_transaction()
+        value = actor.sign(OpenAccount(payee=Address(bytes(19) + b"\x07")))
+        foreign.send(COMMANDS_TOPIC, value, partition=0).get(20)
+        foreign.abort_transaction()
+    town.live(3)
+    town.system.close()
+    found = events(network(), town.log, Ledger.MARKET)
+    opened = [each for each in found if isinstance(each, AccountOpened)]
+    assert [each.account for each in opened].count(account_of(signer.public)) == 1
+    audit(network(), town.log)
+    assert town.check(town.folder / "network").code == 0

@@ -6,7 +6,7 @@ kafka-python's parser copies a batch, and each value twice more, and reads what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final
 
@@ -30,8 +30,8 @@ def parse_batches(where: str, data: memoryview, offset: int) -> tuple[list[LogRe
     """The records from ``offset`` on, and the offset after the last batch that was read.
 
     The data may end within a batch, and is not read on when compressed batches have become very
-    large. One that nobody can or should inflate is one record without a value. Raises ``LogError``
-    for bytes that are no batches, and ``SettingsRefused`` where a record's time is not the
+    large. One that nobody can or should take apart is one record without a value. Raises
+    ``LogError`` for bytes that are no batches, and ``SettingsRefused`` where a record's time is not the
     brokers'.
     """
     records: list[LogRecord] = []
@@ -57,26 +57,40 @@ def parse_batches(where: str, data: memoryview, offset: int) -> tuple[list[LogRe
                 )
             time_us = newest_ms * 1000
             if attributes & _COMPRESSED:
-                found, size = _inflated(attributes & _COMPRESSED, data[start:end], base, count)
+                found, size = _inflated(
+                    attributes & _COMPRESSED, data[start:end], base, last, count
+                )
                 inflated += size
             else:
-                found = _values(data, start, end, base, count)
-            try:
-                # The data begins with the whole batch that holds the offset.
-                records += [
-                    LogRecord(number, time_us, value) for number, value in found if number >= offset
-                ]
-            except (IndexError, ValueError) as error:
-                raise LogError(f"{where} has a corrupt record after offset {offset}.") from error
+                found = _taken_apart(data, start, end, base, last, count)
+            # The data begins with the whole batch that holds the offset.
+            records += [
+                LogRecord(number, time_us, value) for number, value in found if number >= offset
+            ]
         offset = max(offset, base + last + 1)
         at = end
     return records, offset
 
 
+def _taken_apart(
+    data: memoryview, start: int, end: int, base: int, last: int, count: int
+) -> Sequence[tuple[int, bytes]]:
+    """Offsets and values of a batch whose checksum is right, so that a sender made it as it is.
+
+    Brokers do not refuse all that is wrong with its records, above all made-up offsets. A position
+    must mean one thing to every reader, wherever it starts: such a batch is one empty record.
+    """
+    try:
+        return list(_values(data, start, end, base, last, count))
+    except (IndexError, ValueError):
+        return [(base, b"")]
+
+
 def _values(
-    data: memoryview, at: int, end: int, base: int, count: int
+    data: memoryview, at: int, end: int, base: int, last: int, count: int
 ) -> Iterator[tuple[int, bytes]]:
     """Offset and value of each record. One without a value is a foreign tombstone: it is empty."""
+    before = -1
     for _ in range(count):
         length, at = decode_varint(data, at)
         after = at + length
@@ -87,6 +101,9 @@ def _values(
         size = max(size, 0)
         if at + size > after or after > end:
             raise ValueError("a record that is longer than it says")
+        if not before < delta <= last:
+            raise ValueError("an offset that is not after the one before, or beyond the batch")
+        before = delta
         yield base + delta, bytes(data[at : at + size])
         at = after
     if at != end:
@@ -94,8 +111,8 @@ def _values(
 
 
 def _inflated(
-    codec: int, data: memoryview, base: int, count: int
-) -> tuple[Iterable[tuple[int, bytes]], int]:
+    codec: int, data: memoryview, base: int, last: int, count: int
+) -> tuple[Sequence[tuple[int, bytes]], int]:
     """Offsets and values of a compressed batch, and its size.
 
     Brokers read some things that our codecs do not, and inflate anything. That is a sender's doing
@@ -105,6 +122,6 @@ def _inflated(
         return [(base, b"")], 0
     try:
         whole = inflate(codec, data)
-        return list(_values(memoryview(whole), 0, len(whole), base, count)), len(whole)
-    except (CannotInflate, IndexError, ValueError):
+    except CannotInflate:
         return [(base, b"")], INFLATED_MAX
+    return _taken_apart(memoryview(whole), 0, len(whole), base, last, count), len(whole)

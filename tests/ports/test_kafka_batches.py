@@ -177,17 +177,54 @@ def _xerial_of_large_blocks(data: bytes) -> bytes:
     )
 
 
-@given(st.lists(FOREIGN, min_size=1, max_size=4), st.sampled_from(PACKERS), st.data())
-def test_compressed_bytes_that_nobody_can_read_stop_no_reader(
+#: Positions within a batch as a broker stores them, if a sender says so: it checks their number.
+DELTAS = st.lists(st.integers(-3, 6) | st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=5)
+
+
+@given(DELTAS, st.sampled_from(["plain", *PACKERS]), st.data())
+def test_a_position_means_one_thing_wherever_a_reader_starts(
+    deltas: list[int], packer: str | tuple[int, Packer], data: st.DataObject
+) -> None:
+    """Brokers store whatever offsets a sender gives the records of a batch, twice or far ahead."""
+    batch = bytearray(batch_of(7, [(None, b"", [])] * len(deltas)))
+    builder = DefaultRecordBatchBuilder(2, 0, False, -1, -1, -1, 1 << 20)
+    for number, delta in enumerate(deltas):
+        builder.append(delta, 1000, None, b"value %d" % number, [])
+    body = bytes(builder.build())[HEAD_BYTES:]
+    if isinstance(packer, tuple):
+        batch[ATTRIBUTES_AT + 1] |= packer[0]
+        body = packer[1](body)
+    batch[HEAD_BYTES:] = body
+    struct.pack_into(">i", batch, LENGTH_AT, len(batch) - LENGTH_AT - 4)
+    stored = memoryview(sealed(batch) + batch_of(7 + len(deltas), [(None, b"after", [])]))
+    found, after = parse_batches("t/0", stored, 7)
+    assert after == 8 + len(deltas)
+    if deltas == list(range(len(deltas))):
+        assert [record.value for record in found[:-1]] == [b"value %d" % n for n in deltas]
+    offsets = [record.offset for record in found]
+    assert offsets == sorted(set(offsets))
+    assert {*offsets} <= {*range(7, after)}
+    start = data.draw(st.integers(7, after), "start")
+    expected = [record for record in found if record.offset >= start]
+    assert parse_batches("t/0", stored, start) == (expected, after)
+
+
+@given(
+    st.lists(FOREIGN, min_size=1, max_size=4),
+    st.sampled_from([*PACKERS, (0, bytes)]),
+    st.data(),
+)
+def test_bytes_that_nobody_can_read_stop_no_reader(
     records: list[Foreign], packer: tuple[int, Packer], data: st.DataObject
 ) -> None:
-    """Behind a right checksum, so a sender did it: some records, or one without a value."""
+    """Behind a right checksum, so a sender did it: the records, fewer in order, or an empty one."""
     batch = bytearray(packed(0, records, *packer))
     for _ in range(data.draw(st.integers(1, 3), "changes")):
         batch[data.draw(st.integers(HEAD_BYTES, len(batch) - 1))] = data.draw(st.integers(0, 255))
     found, after = parse_batches("t/0", memoryview(sealed(batch)), 0)
     assert after == len(records)
-    assert len(found) == len(records) or [record.value for record in found] == [b""]
+    offsets = [record.offset for record in found]
+    assert offsets == list(range(len(records))) or [r.value for r in found] == [b""]
 
 
 @pytest.mark.parametrize("twice", [gzip.compress, zstandard.compress])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 import uuid
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from pathlib import Path
 import confluent_kafka
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.protocol.producer import ProduceRequest
+from kafka.record.default_records import DefaultRecordBatchBuilder
 
 from adapters.kafka_broker import KafkaBroker
 from adapters.kafka_codecs import INFLATED_MAX
@@ -144,6 +148,63 @@ def test_what_a_foreign_client_compresses_is_read_whichever_codec_it_takes(
     assert foreign.flush(30) == 0
     log.append(topic, 0, b"after it")
     assert [r.value for r in read_all(log, topic, max_bytes=10_000)] == [*values, b"", b"after it"]
+
+
+def produced(kafka_broker: str, topic: str, batch: bytes) -> int:
+    """The error code of a Produce with this batch, past every client library."""
+    data = ProduceRequest.TopicProduceData
+    part = data.PartitionProduceData
+    request = ProduceRequest[7](
+        transactional_id=None,
+        acks=-1,
+        timeout_ms=5000,
+        topic_data=[
+            data(
+                version=7,
+                name=topic,
+                partition_data=[part(version=7, index=0, records=batch)],
+            )
+        ],
+    )
+    request.with_header(correlation_id=1, client_id="raw")
+    host, _, port = kafka_broker.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as broker:
+        broker.sendall(request.encode(header=True, framed=True))
+        with broker.makefile("rb") as answers:
+            (length,) = struct.unpack(">i", answers.read(4))
+            answer = answers.read(length)
+    # Correlation id, one topic, its name, one partition, its number; then the code.
+    (code,) = struct.unpack_from(">h", answer, 4 + 4 + 2 + len(topic) + 4 + 4)
+    return int(code)
+
+
+@pytest.mark.parametrize("codec", [0, 1, 3])
+@pytest.mark.parametrize("deltas", [(7, 1), (1, 0, 2), (0, 0, 2), (-3, 1), (10**8, 1)])
+def test_offsets_that_a_sender_makes_up_move_no_reader(
+    kafka_store: LogStore,
+    kafka_broker: str,
+    log: KafkaLog,
+    codec: int,
+    deltas: tuple[int, ...],
+) -> None:
+    """The broker stores such a batch; here it is one empty record, from wherever it is read."""
+    topic = kafka_store.new_topic()
+    log.append(topic, 0, b"before")
+    builder = DefaultRecordBatchBuilder(2, codec, False, -1, -1, -1, 1 << 20)
+    for delta in deltas:
+        builder.append(delta, int(time.time() * 1000), None, b"made up", [])
+    taken = produced(kafka_broker, topic, bytes(builder.build())) == 0
+    # Some compressed ones a broker takes apart, and then refuses.
+    assert taken or codec
+    end = 1 + len(deltas) if taken else 1
+    assert log.append(topic, 0, b"after") == end
+    expected = [(0, b"before"), *([(1, b"")] if taken else []), (end, b"after")]
+    for start in range(end + 1):
+        found = log.read(topic, 0, start, max_bytes=10_000)
+        assert [(r.offset, r.value) for r in found.records] == [
+            each for each in expected if each[0] >= start
+        ]
+        assert found.next_offset == end + 1
 
 
 def test_a_sole_writer_reads_its_end_without_asking(

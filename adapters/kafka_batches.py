@@ -31,8 +31,8 @@ def parse_batches(where: str, data: memoryview, offset: int) -> tuple[list[LogRe
 
     The data may end within a batch, and is not read on when compressed batches have become very
     large. One that nobody can or should take apart is one record without a value. Raises
-    ``LogError`` for bytes that are no batches, and ``SettingsRefused`` where a record's time is not the
-    brokers'.
+    ``LogError`` for bytes that are no batches, and ``SettingsRefused`` where a record's time is not
+    the brokers'.
     """
     records: list[LogRecord] = []
     at = inflated = 0

@@ -31,7 +31,8 @@ from adapters.settings import ChainKind, ChainSettings, LogKind, Settings, Setti
 from adapters.worker import Worker
 from adapters.worker_reading import writer_of
 from domain.commit import LEDGER_TOPICS, Ledger
-from domain.ids import Address, Hash32
+from domain.genesis import Role
+from domain.ids import Address, Hash32, PublicKey
 from domain.l1 import (
     BlockHash,
     CheckpointProposed,
@@ -139,13 +140,13 @@ class Deployment:
     def _signer(self, path: Path, role: str) -> Signer:
         signer = Signer(self.identity(path).ledger)
         genesis = self.network.genesis
-        known = {each.key: each.role.name.lower() for each in genesis.keys}
-        known |= {writer_of(genesis, ledger): ledger.name.lower() for ledger in Ledger}
-        acts = known.get(signer.public, role)
-        if acts != role:
+        known: list[tuple[PublicKey, Role | Ledger]] = [(k.key, k.role) for k in genesis.keys]
+        known += [(writer_of(genesis, ledger), ledger) for ledger in Ledger]
+        acts = [each.name.lower() for key, each in known if key == signer.public]
+        if acts and role not in acts:
             raise SettingsInvalid(
-                f"{path} holds the key {signer.public.hex()}; the genesis lets it act as {acts}, "
-                f"not as {role}."
+                f"{path} holds the key {signer.public.hex()}; the genesis lets it act as "
+                f"{' and '.join(acts)}, not as {role}."
             )
         return signer
 

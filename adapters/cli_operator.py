@@ -134,8 +134,8 @@ def rotate_writer(
     """Give a ledger to another key, for ever; the old one writes until the ledger hears of it.
 
     Before, name the file of the new key behind the old one in the [keys] of every worker's
-    settings, as in metering = ["keys/metering", "keys/metering-2"], and start it again. One that
-    has not the new key stops, and writes nothing.
+    settings, as in metering = ["keys/metering.pem", "keys/metering-2.pem"], and start it again.
+    One that has not the new key stops, and writes nothing.
     """
     from adapters.ed25519 import Signer, prove_writer
     from domain.commit import Ledger

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from adapters.cli_client import Api, speaker_of
 from adapters.ed25519 import Signer
 from domain.account import ObserveDeposit
 from domain.ids import AccountId, Hash32, Wide, account_of
-from tests.cli.commands import Asker, Running, until
+from tests.cli.commands import Asker, Running, stopped_at_the_end, synor, until
+from tests.support.kafka_broker import started_broker
 
 TINY = Path(__file__).with_name("tiny.toml")
 SYNOR = 1_000_000_000
@@ -123,3 +126,18 @@ class Deployment(Asker):
         """Stop agent and roles in order, each with exit 0."""
         for name in ("agent", *(name for name, _, _ in ROLES if name != "serve"), "serve", *more):
             assert self.running[name].stop() == 0, self.running[name].text()
+
+
+@contextmanager
+def deployed(folder: Path) -> Iterator[Deployment]:
+    """A network on a broker of its own, with the names of production and no topics yet."""
+    broker = started_broker(folder / "kafka")
+    made = Deployment(folder, broker.bootstrap)
+    try:
+        where = ("--kafka", broker.bootstrap, "--genesis", TINY, "--port", "0")
+        assert synor("network", "new", made.network, *where).code == 0
+        yield made
+    finally:
+        with stopped_at_the_end(list(made.running.values())):
+            pass
+        broker.stop()

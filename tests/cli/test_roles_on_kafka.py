@@ -5,15 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapters import settings
-from tests.cli.commands import stopped_at_the_end, synor, until
-from tests.cli.deployment import ROLES, TINY, Deployment
-from tests.support.kafka_broker import started_broker
+from adapters import roles, roles_genesis, settings
+from adapters.avro_codec import AvroCodec
+from tests.cli.commands import synor, until
+from tests.cli.deployment import ROLES, TINY, Deployment, deployed
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -21,16 +22,8 @@ pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
     """A network with its topics on a broker of its own; topics have the names of production."""
-    broker = started_broker(tmp_path / "kafka")
-    made = Deployment(tmp_path, broker.bootstrap)
-    try:
-        where = ("--kafka", broker.bootstrap, "--genesis", TINY, "--port", "0")
-        assert synor("network", "new", made.network, *where).code == 0
+    with deployed(tmp_path) as made:
         yield made
-    finally:
-        with stopped_at_the_end(list(made.running.values())):
-            pass
-        broker.stop()
 
 
 def test_a_lease_lives_on_processors_that_are_processes_of_their_own(
@@ -114,3 +107,23 @@ def test_a_role_with_the_key_of_another_or_without_brokers_says_so(tmp_path: Pat
     assert (swapped.code, "act as clock, not as market" in swapped.err) == (2, True)
     unreachable = synor("topics", "check", "--network", folder)
     assert (unreachable.code, "127.0.0.1:1" in unreachable.err) == (3, True)
+
+
+def test_one_key_may_write_several_ledgers_if_the_genesis_says_so(tmp_path: Path) -> None:
+    """It is then of each of these roles, and of no other."""
+    folder = tmp_path / "network"
+    assert synor("network", "new", folder, "--kafka", "127.0.0.1:1", "--genesis", TINY).code == 0
+    at, codec = folder / "genesis.avro", AvroCodec()
+    genesis = roles_genesis.read(at, codec)
+    same = roles_genesis.drawn(
+        lambda nonce: replace(genesis, nonce=nonce, market_writer=genesis.metering_writer), codec
+    )
+    roles_genesis.write(at, same, codec)
+    path = folder / settings.FILE_NAME
+    path.write_text(path.read_text().replace("keys/market.pem", "keys/metering.pem"))
+    found = roles.Deployment(settings.load(folder))
+    for role in ("market", "metering"):
+        assert [each.public for each in found.signers(role)] == [genesis.metering_writer]
+    path.write_text(path.read_text().replace("keys/clock.pem", "keys/metering.pem"))
+    with pytest.raises(settings.SettingsInvalid, match="as market and metering, not as clock"):
+        roles.Deployment(settings.load(folder)).signer("clock")

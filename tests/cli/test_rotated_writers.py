@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ from adapters.avro_codec import AvroCodec
 from adapters.kafka_log import KafkaLog
 from adapters.worker_reading import writer_of
 from domain.commit import LEDGER_TOPICS, Ledger, parse
-from tests.cli.commands import stopped_at_the_end, synor, until
-from tests.cli.deployment import TINY, Deployment
-from tests.support.kafka_broker import started_broker
+from tests.cli.commands import synor, until
+from tests.cli.deployment import Deployment, deployed
+from tests.system.reading import records
 
 pytestmark = [pytest.mark.service, pytest.mark.slow, pytest.mark.timeout(300)]
 LEDGERS = ("market", "metering", "settlement")
@@ -23,17 +24,9 @@ LEDGERS = ("market", "metering", "settlement")
 @pytest.fixture
 def deployment(tmp_path: Path) -> Iterator[Deployment]:
     """A network with its topics on a broker of its own."""
-    broker = started_broker(tmp_path / "kafka")
-    made = Deployment(tmp_path, broker.bootstrap)
-    try:
-        where = ("--kafka", broker.bootstrap, "--genesis", TINY, "--port", "0")
-        assert synor("network", "new", made.network, *where).code == 0
-        made.ok("topics", "create", "--kafka", broker.bootstrap)
+    with deployed(tmp_path) as made:
+        made.ok("topics", "create", "--kafka", made.brokers)
         yield made
-    finally:
-        with stopped_at_the_end(list(made.running.values())):
-            pass
-        broker.stop()
 
 
 def new_writer(town: Deployment, ledger: str, number: int) -> Path:
@@ -61,21 +54,10 @@ def rotated(town: Deployment, ledger: str, path: Path) -> None:
 
 def writers(town: Deployment, ledger: Ledger, shard: int) -> list[bytes]:
     """Who wrote the heights of a ledger, each key once, in order; by what the broker has."""
-    log = KafkaLog(town.brokers, client_id="test")
-    try:
-        end = log.end(LEDGER_TOPICS[ledger], shard)
-        found: dict[bytes, None] = {}
-        offset = 0
-        while offset < end:
-            fetched = log.read(LEDGER_TOPICS[ledger], shard, offset, max_bytes=1 << 20, wait_s=1.0)
-            for record in fetched.records:
-                envelope = parse(record.value)
-                assert envelope is not None
-                found[envelope.writer] = None
-            offset = fetched.next_offset
-        return list(found)
-    finally:
-        log.close()
+    with closing(KafkaLog(town.brokers, client_id="test")) as log:
+        found = [parse(record.value) for record in records(log, LEDGER_TOPICS[ledger], shard)]
+    assert None not in found
+    return list(dict.fromkeys(envelope.writer for envelope in found if envelope is not None))
 
 
 def test_each_ledger_goes_on_under_the_key_that_the_operator_appoints(

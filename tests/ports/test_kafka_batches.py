@@ -217,7 +217,7 @@ def test_a_position_means_one_thing_wherever_a_reader_starts(
 def test_bytes_that_nobody_can_read_stop_no_reader(
     records: list[Foreign], packer: tuple[int, Packer], data: st.DataObject
 ) -> None:
-    """Behind a right checksum, so a sender did it: the records, fewer in order, or an empty one."""
+    """Behind a right checksum, so a sender did it: as many records in order, or an empty one."""
     batch = bytearray(packed(0, records, *packer))
     for _ in range(data.draw(st.integers(1, 3), "changes")):
         batch[data.draw(st.integers(HEAD_BYTES, len(batch) - 1))] = data.draw(st.integers(0, 255))
